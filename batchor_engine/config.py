@@ -1,0 +1,281 @@
+"""What a user says about a provider: model, endpoint, limits, connection.
+
+Law: the public payload of a config holds no secret, and a connection (key, URL, organization, project) never takes part
+in the question whether two configs ask for the same answers.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
+from typing import Any, TypeAlias, cast
+from urllib.parse import urlsplit
+
+from batchor_engine.models import JSONObject, JSONValue
+
+
+class ProviderKind(StrEnum):
+    """Providers that come with the engine."""
+
+    OPENAI = "openai"
+
+
+class OpenAIEndpoint(StrEnum):
+    """Endpoints a batch may address."""
+
+    RESPONSES = "/v1/responses"
+    CHAT_COMPLETIONS = "/v1/chat/completions"
+
+
+class OpenAIModel(StrEnum):
+    """Models by name; any other string is passed on as it is."""
+
+    GPT_5_2 = "gpt-5.2"
+    GPT_5_1 = "gpt-5.1"
+    GPT_5 = "gpt-5"
+    GPT_5_MINI = "gpt-5-mini"
+    GPT_5_NANO = "gpt-5-nano"
+    GPT_4_1 = "gpt-4.1"
+    GPT_4_1_MINI = "gpt-4.1-mini"
+    GPT_4_1_NANO = "gpt-4.1-nano"
+
+
+class OpenAIReasoningEffort(StrEnum):
+    """Reasoning efforts by name; any other string is passed on as it is."""
+
+    NONE = "none"
+    MINIMAL = "minimal"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    XHIGH = "xhigh"
+
+
+OpenAIModelName: TypeAlias = OpenAIModel | str
+OpenAIReasoningLevel: TypeAlias = OpenAIReasoningEffort | str
+
+
+class ProviderConfig(ABC):
+    """Settings of one provider; subclass it together with BatchProvider to add a provider."""
+
+    poll_interval_sec: float
+
+    @property
+    @abstractmethod
+    def provider_kind(self) -> ProviderKind:
+        """Stable id for dispatch and storage."""
+
+    @abstractmethod
+    def to_payload(self) -> JSONObject:
+        """All fields as JSON, secrets included."""
+
+    def to_public_payload(self) -> JSONObject:
+        """All fields as JSON without secrets; override it where there are credentials."""
+        return self.to_payload()
+
+    def answer_payload(self) -> JSONObject:
+        """The fields that a resumed run must share with the stored one; cadence is not one of them."""
+        return {key: value for key, value in self.to_public_payload().items() if key != "poll_interval_sec"}
+
+    def budget_limits(self) -> OpenAIEnqueueLimitConfig:
+        """The enqueued-token limits of this provider; none by default."""
+        return OpenAIEnqueueLimitConfig()
+
+    def scope_model(self) -> str:
+        """The model whose enqueued-token limit this config shares with other runs."""
+        return ""
+
+
+@dataclass(frozen=True)
+class OpenAIEnqueueLimitConfig:
+    """How many prompt tokens may be enqueued at once; a limit of 0 switches the budget off.
+
+    The usable part is min(int(limit * target_ratio), limit - headroom); max_batch_enqueued_tokens caps one batch (0: no
+    further cap); quota_scope names runs that share a limit across accounts or projects.
+    """
+
+    enqueued_token_limit: int = 0
+    target_ratio: float = 0.7
+    headroom: int = 0
+    max_batch_enqueued_tokens: int = 0
+    quota_scope: str = ""
+
+    def __post_init__(self) -> None:
+        limit = self.enqueued_token_limit
+        _require(limit >= 0, f"enqueued_token_limit must not be negative, but is {limit}")
+        _require(0 < self.target_ratio <= 1, f"target_ratio must be above 0 and at most 1, not {self.target_ratio}")
+        _require(self.headroom >= 0, f"headroom must not be negative, but is {self.headroom}")
+        _require(not limit or self.headroom < limit, f"headroom {self.headroom} leaves nothing of the limit {limit}")
+        cap = self.max_batch_enqueued_tokens
+        _require(cap >= 0, f"max_batch_enqueued_tokens must not be negative, but is {cap}")
+        effective = self.effective_limit
+        if effective is not None:
+            _require(
+                effective > 0, f"enqueued_token_limit {limit} with target_ratio {self.target_ratio} leaves nothing"
+            )
+            _require(cap <= effective, f"max_batch_enqueued_tokens {cap} is above the usable limit {effective}")
+
+    @property
+    def effective_limit(self) -> int | None:
+        """Tokens that may be enqueued at once, or None without a budget."""
+        limit = self.enqueued_token_limit
+        return min(int(limit * self.target_ratio), limit - self.headroom) if limit else None
+
+    @property
+    def per_batch_limit(self) -> int | None:
+        """Tokens that one batch may hold, or None without a budget."""
+        return min(self.max_batch_enqueued_tokens or (self.effective_limit or 0), self.effective_limit or 0) or None
+
+    def to_payload(self) -> JSONObject:
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+    @classmethod
+    def from_payload(cls, payload: Mapping[str, JSONValue]) -> OpenAIEnqueueLimitConfig:
+        """Read stored limits; unknown keys are skipped, a wrong type is a TypeError."""
+        known = _known(cls, payload)
+        for name in ("enqueued_token_limit", "headroom", "max_batch_enqueued_tokens"):
+            _expect(known, name, int)
+        _expect(known, "target_ratio", (int, float))
+        _expect(known, "quota_scope", str)
+        return cls(**known)
+
+
+def _no_options() -> JSONObject:
+    return {}
+
+
+@dataclass(frozen=True)
+class OpenAIProviderConfig(ProviderConfig):
+    """An OpenAI model behind the Batch API, or any server that speaks it.
+
+    An empty `api_key` means the runner's connection, else the environment (OPENAI_API_KEY); the same order holds for
+    `base_url` (OPENAI_BASE_URL), `organization` and `project`. `request_options` are merged into every request body.
+    """
+
+    model: OpenAIModelName
+    api_key: str = field(default="", repr=False)
+    endpoint: OpenAIEndpoint = OpenAIEndpoint.RESPONSES
+    completion_window: str = "24h"
+    request_timeout_sec: int = 30
+    poll_interval_sec: float = 1.0
+    reasoning_effort: OpenAIReasoningLevel | None = None
+    enqueue_limits: OpenAIEnqueueLimitConfig = field(default_factory=OpenAIEnqueueLimitConfig)
+    base_url: str | None = None
+    organization: str | None = None
+    project: str | None = None
+    request_options: JSONObject = field(default_factory=_no_options)
+
+    # Connection and cadence change nothing about the answers, so a resume does not compare them (API.md T5.13).
+    _NOT_COMPARED = frozenset({"request_timeout_sec", "poll_interval_sec", "base_url", "organization", "project"})
+
+    def __post_init__(self) -> None:
+        _require(bool(self.model), "OpenAIProviderConfig.model must not be empty")
+        _require(self.request_timeout_sec > 0, f"request_timeout_sec must be above 0, not {self.request_timeout_sec}")
+        _require(self.poll_interval_sec > 0, f"poll_interval_sec must be above 0, not {self.poll_interval_sec}")
+        object.__setattr__(self, "endpoint", OpenAIEndpoint(self.endpoint))
+        check_base_url(self.base_url)
+
+    @property
+    def provider_kind(self) -> ProviderKind:
+        return ProviderKind.OPENAI
+
+    def to_payload(self) -> JSONObject:
+        payload: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}
+        plain = {key: str(value) if isinstance(value, StrEnum) else value for key, value in payload.items()}
+        return {**plain, "enqueue_limits": self.enqueue_limits.to_payload()}
+
+    def to_public_payload(self) -> JSONObject:
+        return {key: value for key, value in self.to_payload().items() if key != "api_key"}
+
+    def answer_payload(self) -> JSONObject:
+        return {key: value for key, value in self.to_public_payload().items() if key not in self._NOT_COMPARED}
+
+    def budget_limits(self) -> OpenAIEnqueueLimitConfig:
+        return self.enqueue_limits
+
+    def scope_model(self) -> str:
+        return str(self.model)
+
+    @classmethod
+    def from_payload(cls, payload: Mapping[str, JSONValue]) -> OpenAIProviderConfig:
+        """Read a stored config, with or without the key; unknown keys are skipped, a wrong type is a TypeError."""
+        known = _known(cls, payload)
+        for name in ("model", "api_key", "endpoint", "completion_window"):
+            _expect(known, name, str)
+        _expect(known, "request_timeout_sec", int)
+        _expect(known, "poll_interval_sec", (int, float))
+        for name in ("reasoning_effort", "base_url", "organization", "project"):
+            _expect(known, name, (str, type(None)))
+        for name in ("enqueue_limits", "request_options"):
+            _expect(known, name, dict)
+        if "model" not in known:
+            raise TypeError("a stored OpenAIProviderConfig needs the key 'model'")
+        if "enqueue_limits" in known:
+            known["enqueue_limits"] = OpenAIEnqueueLimitConfig.from_payload(known["enqueue_limits"])
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class OpenAIConnection:
+    """How to reach the provider, supplied by the host and never stored; an empty field falls back to the environment.
+
+    `request_timeout_sec` replaces the config's; `quota_scope` names the account in budgets and in batch records.
+    """
+
+    api_key: str = field(default="", repr=False)
+    base_url: str | None = None
+    organization: str | None = None
+    project: str | None = None
+    request_timeout_sec: int | None = None
+    quota_scope: str = ""
+
+    def __post_init__(self) -> None:
+        check_base_url(self.base_url)
+
+    def apply(self, config: ProviderConfig) -> ProviderConfig:
+        """Fill what the config leaves open; what the config says itself wins."""
+        if not isinstance(config, OpenAIProviderConfig):
+            return config
+        limits = config.enqueue_limits
+        return replace(
+            config,
+            api_key=config.api_key or self.api_key,
+            base_url=config.base_url or self.base_url,
+            organization=config.organization or self.organization,
+            project=config.project or self.project,
+            request_timeout_sec=self.request_timeout_sec or config.request_timeout_sec,
+            enqueue_limits=replace(limits, quota_scope=limits.quota_scope or self.quota_scope),
+        )
+
+
+def check_base_url(url: str | None) -> None:
+    """Refuse a URL that is not http(s), or that carries credentials, since the URL is stored."""
+    if not url:
+        return
+    parts = urlsplit(url)
+    _require(parts.scheme in {"http", "https"} and bool(parts.hostname), f"base_url must be http(s), not {url!r}")
+    _require(not (parts.username or parts.password), "base_url must not carry credentials: put the key into api_key")
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(message)
+
+
+def _known(cls: type[Any], payload: Mapping[str, JSONValue]) -> dict[str, Any]:
+    if not isinstance(cast(object, payload), Mapping):
+        raise TypeError(f"{cls.__name__} is read from a JSON object, not from {type(payload).__name__}")
+    names = {item.name for item in fields(cls)}
+    return {key: value for key, value in payload.items() if key in names}
+
+
+def _expect(values: Mapping[str, Any], name: str, kinds: type | tuple[type, ...]) -> None:
+    if name not in values:
+        return
+    value, allowed = values[name], kinds if isinstance(kinds, tuple) else (kinds,)
+    # bool is an int to Python, never to a user who wrote a limit.
+    if isinstance(value, bool) or not isinstance(value, allowed):
+        wanted = " or ".join(kind.__name__ for kind in allowed)
+        raise TypeError(f"{name} must be of type {wanted}, not {type(value).__name__} ({value!r})")

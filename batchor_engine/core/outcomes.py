@@ -1,0 +1,65 @@
+"""What one sent request came to, as a value, before anything is decided about it.
+
+Law: an outcome says what the provider said. Whether it counts, retries or ends the row is settle()'s to decide.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from batchor_engine.models import JSONValue, RunUsage
+
+
+@dataclass(frozen=True)
+class LineRef:
+    """Where a line stands in a kept raw file: which file ("output" or "error"), byte offset, byte length."""
+
+    file: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The provider answered with usable text (canonical JSON text for endpoints that return data)."""
+
+    text: str
+    usage: RunUsage | None = None
+    ref: LineRef | None = None
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """The provider gave this row a failure, or an answer that is none (refusal, incomplete, empty).
+
+    `curable` is False where no retry can help; `counts` is False where the row was never really tried.
+    `retry_after_sec` is the provider's own wish.
+    """
+
+    error_class: str
+    message: str
+    curable: bool
+    counts: bool = True
+    raw_error: JSONValue | None = None
+    text: str | None = None
+    usage: RunUsage | None = None
+    ref: LineRef | None = None
+    retry_after_sec: float | None = None
+
+
+@dataclass(frozen=True)
+class Missing:
+    """The row was sent and no line of any file answers it."""
+
+
+Outcome: TypeAlias = Answer | Rejection | Missing
+
+
+@dataclass(frozen=True)
+class FileAnomalies:
+    """Lines of a batch's files that belong to no row or to one row twice; all are counted and reported."""
+
+    unreadable: int = 0
+    unknown_ids: int = 0
+    duplicates: int = 0

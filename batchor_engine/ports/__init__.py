@@ -1,0 +1,1 @@
+"""The seams between the runtime and everything it drives."""
