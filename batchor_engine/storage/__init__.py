@@ -1,0 +1,1 @@
+"""The control plane: one SQLAlchemy Core implementation behind several URLs."""

@@ -1,0 +1,44 @@
+"""State that dies with the process: SQLite in memory, one connection behind one lock."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from batchor_engine.storage.engine import as_reader, open_memory
+from batchor_engine.storage.migrations import bring_up_to_date
+from batchor_engine.storage.store import SqlStateStore
+
+
+class MemoryStateStore(SqlStateStore):
+    """Runs of this process only; safe to share between threads, shares nothing with another instance."""
+
+    def __init__(self, *, now: Callable[[], datetime] | None = None) -> None:
+        super().__init__(now)
+        self._lock = threading.RLock()
+        self._engine = open_memory()
+        with self._engine.begin() as connection:
+            bring_up_to_date(connection, self.location)
+
+    @property
+    def location(self) -> str:
+        return "memory"
+
+    @property
+    def default_artifact_root(self) -> str | None:
+        return None
+
+    def close(self) -> None:
+        with self._lock:
+            self._engine.dispose()
+
+    def _open_writer(self) -> Generator[Connection]:
+        with self._lock, self._engine.begin() as connection:
+            yield connection
+
+    def _open_reader(self) -> Generator[Connection | None]:
+        with self._lock, self._engine.connect() as connection, as_reader(connection).begin():
+            yield connection

@@ -1,0 +1,105 @@
+"""Reads. Law: reading never writes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from sqlalchemy import Connection, select, text
+
+from batchor_engine.core.records import BatchRange, BatchRecord, ItemRow, PartRecord, RunRecord, SegmentRecord
+from batchor_engine.states import ITEM_CODES, BatchState, ItemStatus
+from batchor_engine.storage import rows
+from batchor_engine.storage.schema import (
+    REOPENED,
+    batch_ranges,
+    batches,
+    items,
+    parts,
+    run_labels,
+    runs,
+    segments,
+)
+
+
+def runs_by_label(connection: Connection, labels: Mapping[str, str], before: int | None, limit: int) -> list[RunRecord]:
+    """Newest first; every label must match."""
+    query = select(runs).order_by(runs.c.id.desc()).limit(limit)
+    for key, value in labels.items():
+        carriers = select(run_labels.c.run).where(run_labels.c.key == key, run_labels.c.value == value)
+        query = query.where(runs.c.id.in_(carriers))
+    if before is not None:
+        query = query.where(runs.c.id < before)
+    return [rows.run_record(row) for row in connection.execute(query)]
+
+
+def labels_of(connection: Connection, run_pks: Collection[int]) -> dict[int, dict[str, str]]:
+    found: dict[int, dict[str, str]] = {run_pk: {} for run_pk in run_pks}
+    for row in connection.execute(select(run_labels).where(run_labels.c.run.in_(list(run_pks)))):
+        found[row.run][row.key] = row.value
+    return found
+
+
+def fresh_parts(connection: Connection, run_pk: int, limit: int) -> list[PartRecord]:
+    query = select(parts).where(parts.c.run == run_pk, parts.c.left_items > 0)
+    return [rows.part_record(row) for row in connection.execute(query.order_by(parts.c.first_index).limit(limit))]
+
+
+def parts_of(connection: Connection, run_pk: int, pks: Collection[int] | None) -> list[PartRecord]:
+    query = select(parts).where(parts.c.run == run_pk)
+    if pks is not None:
+        query = query.where(parts.c.id.in_(list(pks)))
+    return [rows.part_record(row) for row in connection.execute(query.order_by(parts.c.first_index))]
+
+
+def reopened_items(connection: Connection, run_pk: int, limit: int) -> list[ItemRow]:
+    query = select(items).where(items.c.run == run_pk, text(REOPENED)).order_by(items.c.idx).limit(limit)
+    return [rows.item_row(row) for row in connection.execute(query)]
+
+
+def items_between(connection: Connection, run_pk: int, first: int, last: int, batch: int | None) -> list[ItemRow]:
+    query = select(items).where(items.c.run == run_pk, items.c.idx.between(first, last))
+    if batch is not None:
+        query = query.where(items.c.batch == batch)
+    return [rows.item_row(row) for row in connection.execute(query.order_by(items.c.idx))]
+
+
+def open_items(connection: Connection, run_pk: int, after_index: int, limit: int) -> list[ItemRow]:
+    away = [ITEM_CODES[status] for status in (ItemStatus.PENDING, ItemStatus.FAILED_RETRYABLE)]
+    query = select(items).where(items.c.run == run_pk, items.c.idx > after_index, items.c.state.in_(away))
+    return [rows.item_row(row) for row in connection.execute(query.order_by(items.c.idx).limit(limit))]
+
+
+def batch(connection: Connection, batch_pk: int) -> BatchRecord:
+    query = select(batches, runs.c.run_id).join(runs, runs.c.id == batches.c.run).where(batches.c.id == batch_pk)
+    return rows.batch_record(connection.execute(query).one())
+
+
+def batches_of(connection: Connection, run_pk: int | None, states: Collection[BatchState] | None) -> list[BatchRecord]:
+    query = select(batches, runs.c.run_id).join(runs, runs.c.id == batches.c.run).order_by(batches.c.id)
+    if run_pk is not None:
+        query = query.where(batches.c.run == run_pk)
+    if states is not None:
+        query = query.where(batches.c.state.in_([state.value for state in states]))
+    return [rows.batch_record(row) for row in connection.execute(query)]
+
+
+def ranges(connection: Connection, batch_pk: int) -> list[BatchRange]:
+    query = select(batch_ranges).where(batch_ranges.c.batch == batch_pk).order_by(batch_ranges.c.position)
+    return [rows.batch_range(row) for row in connection.execute(query)]
+
+
+def segments_of(connection: Connection, run_pk: int, after_sequence: int | None) -> list[SegmentRecord]:
+    query = select(segments).where(segments.c.run == run_pk).order_by(segments.c.first_sequence, segments.c.id)
+    if after_sequence is not None:
+        final = segments.c.completed + segments.c.failed
+        query = query.where(segments.c.first_sequence + final - 1 > after_sequence)
+    return [rows.segment_record(row) for row in connection.execute(query)]
+
+
+def superseded_indexes(connection: Connection, run_pk: int, segment: SegmentRecord) -> set[int]:
+    """A row's result counts while the row points to its segment; all others of the segment's span are superseded."""
+    span = items.c.idx.between(segment.totals.first_index, segment.totals.last_index)
+    query = select(items.c.idx).where(
+        items.c.run == run_pk, span, (items.c.segment.is_(None)) | (items.c.segment != segment.pk)
+    )
+    return set(connection.execute(query).scalars())

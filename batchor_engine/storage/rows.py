@@ -1,0 +1,149 @@
+"""Database rows to core values and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from batchor_engine.core.records import (
+    Backoff,
+    BatchRange,
+    BatchRecord,
+    IngestPosition,
+    ItemRow,
+    PartRecord,
+    RunRecord,
+    SegmentRecord,
+)
+from batchor_engine.core.segment import SegmentTotals
+from batchor_engine.models import JSONValue, RunUsage
+from batchor_engine.states import ITEM_CODES, BatchState, ItemStatus, RunControlState
+
+ITEM_STATUS = {code: status for status, code in ITEM_CODES.items()}
+
+BATCH_FACTS = (
+    "provider_batch_id", "input_file_id", "output_file_id", "error_file_id", "remote_status", "remote_completed",
+    "remote_failed", "created_at", "create_at", "submitted_at", "ended_at", "polled_at", "cancel_asked_at",
+    "collect_failures", "collect_after", "output_key", "error_key",
+)  # fmt: skip
+
+
+def dump(value: JSONValue) -> str:
+    return to_json(value).decode()
+
+
+def load(text: str | None) -> Any:
+    return None if text is None else from_json(text)
+
+
+def run_record(row: Any) -> RunRecord:
+    return RunRecord(
+        pk=row.id,
+        run_id=row.run_id,
+        config=load(row.config),
+        artifact_root=row.artifact_root,
+        control=RunControlState(row.control),
+        control_reason=row.control_reason,
+        drain=bool(row.drain),
+        ingest=IngestPosition(
+            source_kind=row.source_kind,
+            source_ref=row.source_ref,
+            source_fingerprint=row.source_fingerprint,
+            checkpoint=load(row.checkpoint),
+            next_index=row.next_index,
+            finished=bool(row.ingest_finished),
+        ),
+        counts={status: getattr(row, f"n_{status.value}") for status in ItemStatus},
+        live_batches=row.live_batches,
+        last_sequence=row.last_sequence,
+        backoff=Backoff(row.backoff_consecutive, row.backoff_total, row.backoff_until, row.backoff_class),
+        revision=row.revision,
+        created_at=row.created_at,
+        superseded=row.superseded,
+        exported_at=row.exported_at,
+        export_root=row.export_root,
+    )
+
+
+def position_values(position: IngestPosition) -> dict[str, Any]:
+    return {
+        "source_kind": position.source_kind,
+        "source_ref": position.source_ref,
+        "source_fingerprint": position.source_fingerprint,
+        "checkpoint": dump(position.checkpoint),
+        "next_index": position.next_index,
+        "ingest_finished": position.finished,
+    }
+
+
+def part_record(row: Any) -> PartRecord:
+    return PartRecord(
+        pk=row.id,
+        key=row.key,
+        sidecar_key=row.sidecar_key,
+        first_index=row.first_index,
+        last_index=row.last_index,
+        bytes=row.bytes,
+        next_index=row.next_index,
+        next_offset=row.next_offset,
+        left_items=row.left_items,
+        left_tokens=row.left_tokens,
+    )
+
+
+def item_row(row: Any) -> ItemRow:
+    return ItemRow(
+        row.idx, row.item_id, ITEM_STATUS[row.state], row.attempts, row.uncounted, row.granted, row.part,
+        row.line_offset, row.length, row.tokens, row.grp,
+    )  # fmt: skip
+
+
+def batch_record(row: Any) -> BatchRecord:
+    return BatchRecord(
+        pk=row.id,
+        run_pk=row.run,
+        run_id=row.run_id,
+        state=BatchState(row.state),
+        intent_id=row.intent_id,
+        account=row.account,
+        scope=row.scope,
+        items=row.items,
+        bytes=row.bytes,
+        tokens=row.tokens,
+        errors=load(row.errors),
+        **{name: getattr(row, name) for name in BATCH_FACTS},
+    )
+
+
+def batch_range(row: Any) -> BatchRange:
+    return BatchRange(
+        part=row.part,
+        first_index=row.first_index,
+        last_index=row.last_index,
+        offset=row.line_offset,
+        length=row.length,
+        items=row.items,
+        tokens=row.tokens,
+        attempt=row.attempt,
+        fresh=bool(row.fresh),
+    )
+
+
+def segment_record(row: Any) -> SegmentRecord:
+    return SegmentRecord(
+        pk=row.id,
+        batch=row.batch,
+        key=row.key,
+        first_sequence=row.first_sequence,
+        superseded=row.superseded,
+        totals=SegmentTotals(
+            rows=row.rows,
+            completed=row.completed,
+            failed=row.failed,
+            first_index=row.first_index,
+            last_index=row.last_index,
+            usage=RunUsage(row.input_tokens, row.cached_tokens, row.output_tokens, row.reasoning_tokens),
+            failures=load(row.failures),
+        ),
+    )

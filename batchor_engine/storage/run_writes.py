@@ -1,0 +1,255 @@
+"""Writes to runs and what belongs to them from ingest to reopening.
+
+Law: a counter moves in the transaction of the rows it counts. A guarded write says how many rows it moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, delete, func, select, text
+from sqlalchemy.exc import IntegrityError
+
+from batchor_engine.core.records import (
+    Backoff,
+    IngestPosition,
+    NewItem,
+    NewPart,
+    NewRun,
+    NewSegment,
+    RunRecord,
+)
+from batchor_engine.errors import DuplicateItemError
+from batchor_engine.states import ITEM_CODES, ITEM_TRANSITIONS, ItemStatus, RunControlState, sources_of
+from batchor_engine.storage import rows
+from batchor_engine.storage.schema import (
+    WAITING,
+    batch_ranges,
+    batches,
+    items,
+    leases,
+    parts,
+    run_labels,
+    runs,
+    segments,
+)
+
+
+def bump(connection: Connection, run_pk: int, moved: dict[ItemStatus, int] | None = None, **values: Any) -> None:
+    """Add to the counters of a run, set `values`, and count one revision."""
+    changes = {f"n_{status.value}": runs.c[f"n_{status.value}"] + delta for status, delta in (moved or {}).items()}
+    connection.execute(
+        runs.update().where(runs.c.id == run_pk).values(**changes, **values, revision=runs.c.revision + 1)
+    )
+
+
+def find(connection: Connection, run_id: str, *, lock: bool = False) -> RunRecord | None:
+    query = select(runs).where(runs.c.run_id == run_id)
+    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    return None if row is None else rows.run_record(row)
+
+
+def create(connection: Connection, new: NewRun, now: float) -> bool:
+    """Store a run. One that has no rows yet protects nothing, so it is replaced (its labels too)."""
+    old = find(connection, new.run_id, lock=True)
+    if old is not None and (old.total_items or old.ingest.finished or old.control is not RunControlState.RUNNING):
+        return False
+    if old is not None:
+        _delete_rows(connection, old.pk)
+    inserted = connection.execute(
+        runs.insert().values(
+            run_id=new.run_id,
+            created_at=now,
+            config=rows.dump(new.config),
+            artifact_root=new.artifact_root,
+            control=RunControlState.RUNNING.value,
+            **rows.position_values(new.ingest),
+        )
+    )
+    run_pk = _key_of(inserted)
+    if new.labels:
+        connection.execute(
+            run_labels.insert(), [{"run": run_pk, "key": key, "value": value} for key, value in new.labels.items()]
+        )
+    return True
+
+
+def delete_run(connection: Connection, run_id: str, *, only_empty: bool) -> bool:
+    """Forget a run; where `only_empty`, only one that has no rows."""
+    old = find(connection, run_id, lock=True)
+    if old is None or (only_empty and (old.total_items or old.ingest.finished)):
+        return False
+    _delete_rows(connection, old.pk)
+    connection.execute(delete(leases).where(leases.c.resource == f"run:{run_id}"))
+    return True
+
+
+def _delete_rows(connection: Connection, run_pk: int) -> None:
+    mine = select(batches.c.id).where(batches.c.run == run_pk)
+    connection.execute(delete(batch_ranges).where(batch_ranges.c.batch.in_(mine)))
+    for table in (items, parts, batches, segments, run_labels):
+        connection.execute(delete(table).where(table.c.run == run_pk))
+    connection.execute(delete(runs).where(runs.c.id == run_pk))
+
+
+def set_control(
+    connection: Connection, run_id: str, wish: RunControlState, reason: str | None, drain: bool
+) -> RunRecord | None:
+    """Write a wish; a cancel is final, and a run that is over has no wishes."""
+    run = find(connection, run_id, lock=True)
+    if run is None or run.is_finished or run.control is RunControlState.CANCEL_REQUESTED or run.control is wish:
+        return run
+    bump(connection, run.pk, control=wish.value, control_reason=reason, drain=drain)
+    return replace(run, control=wish, control_reason=reason, drain=drain, revision=run.revision + 1)
+
+
+def backoff_values(backoff: Backoff) -> dict[str, Any]:
+    return {
+        "backoff_consecutive": backoff.consecutive,
+        "backoff_total": backoff.total,
+        "backoff_until": backoff.until,
+        "backoff_class": backoff.error_class,
+    }
+
+
+def append_part(
+    connection: Connection,
+    run_pk: int,
+    part: NewPart | None,
+    new_items: Sequence[NewItem],
+    position: IngestPosition,
+    failures: NewSegment | None,
+) -> None:
+    """Rows, part, failed rows' segment and checkpoint: all of it or nothing."""
+    segment_pk = add_segment(connection, run_pk, None, failures) if failures else None
+    part_pk = _add_part(connection, run_pk, part) if part else None
+    if new_items:
+        _insert_items(connection, run_pk, part_pk, segment_pk, new_items)
+    failed = sum(item.failed for item in new_items)
+    moved = {ItemStatus.PENDING: len(new_items) - failed, ItemStatus.FAILED_PERMANENT: failed}
+    bump(connection, run_pk, moved, **rows.position_values(position))
+
+
+def _add_part(connection: Connection, run_pk: int, part: NewPart) -> int:
+    values = {
+        "key": part.key,
+        "sidecar_key": part.sidecar_key,
+        "first_index": part.first_index,
+        "last_index": part.last_index,
+        "bytes": part.bytes,
+        "next_index": part.first_index,
+        "next_offset": 0,
+        "left_items": part.items,
+        "left_tokens": part.tokens,
+    }
+    return _key_of(connection.execute(parts.insert().values(run=run_pk, **values)))
+
+
+def _insert_items(
+    connection: Connection, run_pk: int, part_pk: int | None, segment_pk: int | None, new_items: Sequence[NewItem]
+) -> None:
+    pending, failed = ITEM_CODES[ItemStatus.PENDING], ITEM_CODES[ItemStatus.FAILED_PERMANENT]
+    values = [
+        {
+            "run": run_pk,
+            "idx": item.item_index,
+            "item_id": item.item_id,
+            "state": failed if item.failed else pending,
+            "part": None if item.failed else part_pk,
+            "line_offset": item.offset,
+            "length": item.length,
+            "tokens": item.tokens,
+            "grp": item.group,
+            "segment": segment_pk if item.failed else None,
+        }
+        for item in new_items
+    ]
+    try:
+        with connection.begin_nested():
+            connection.execute(items.insert(), values)
+    except IntegrityError:
+        raise _duplicate(connection, run_pk, new_items) from None
+
+
+def _duplicate(connection: Connection, run_pk: int, new_items: Sequence[NewItem]) -> Exception:
+    run_id = connection.execute(select(runs.c.run_id).where(runs.c.id == run_pk)).scalar_one()
+    seen: set[str] = set()
+    for item in new_items:
+        if item.item_id in seen or _is_stored(connection, run_pk, item.item_id):
+            return DuplicateItemError(run_id, item.item_id)
+        seen.add(item.item_id)
+    return RuntimeError(f"run {run_id!r}: the store refused rows for another reason than a duplicate id")
+
+
+def _is_stored(connection: Connection, run_pk: int, item_id: str) -> bool:
+    query = select(func.count()).select_from(items).where(items.c.run == run_pk, items.c.item_id == item_id)
+    return bool(connection.execute(query).scalar_one())
+
+
+def add_segment(connection: Connection, run_pk: int, batch_pk: int | None, segment: NewSegment) -> int:
+    """Store a segment and give its final rows the next terminal sequences of the run."""
+    totals = segment.totals
+    last = connection.execute(
+        runs.update()
+        .where(runs.c.id == run_pk)
+        .values(last_sequence=runs.c.last_sequence + totals.final_rows)
+        .returning(runs.c.last_sequence)
+    ).scalar_one()
+    inserted = connection.execute(
+        segments.insert().values(
+            run=run_pk,
+            batch=batch_pk,
+            key=segment.key,
+            bytes=segment.bytes,
+            first_sequence=last - totals.final_rows + 1,
+            rows=totals.rows,
+            completed=totals.completed,
+            failed=totals.failed,
+            first_index=totals.first_index,
+            last_index=totals.last_index,
+            input_tokens=totals.usage.input_tokens,
+            cached_tokens=totals.usage.cached_tokens,
+            output_tokens=totals.usage.output_tokens,
+            reasoning_tokens=totals.usage.reasoning_tokens,
+            failures=rows.dump(dict(totals.failures)),
+        )
+    )
+    return _key_of(inserted)
+
+
+def reopen_due(connection: Connection, run_pk: int, now: float) -> int:
+    """Failed rows whose delay has passed are pending again."""
+    moved = connection.execute(
+        items.update()
+        .where(items.c.run == run_pk, text(WAITING), items.c.retry_at <= now)
+        .values(state=ITEM_CODES[ItemStatus.PENDING], retry_at=None)
+    ).rowcount
+    if moved:
+        bump(connection, run_pk, {ItemStatus.PENDING: moved, ItemStatus.FAILED_RETRYABLE: -moved})
+    return moved
+
+
+def fail_open_items(connection: Connection, run_pk: int, indexes: Sequence[int], segment: NewSegment) -> int:
+    """Rows that are not with the provider fail for good; their results are in `segment`."""
+    segment_pk = add_segment(connection, run_pk, None, segment)
+    leaving = sources_of(ITEM_TRANSITIONS, ItemStatus.FAILED_PERMANENT) - {
+        ItemStatus.SUBMITTED,
+        ItemStatus.QUEUED_LOCAL,
+    }
+    total = 0
+    for status in leaving:
+        statement = (
+            items.update()
+            .where(items.c.run == run_pk, items.c.idx == bindparam("at"), items.c.state == ITEM_CODES[status])
+            .values(state=ITEM_CODES[ItemStatus.FAILED_PERMANENT], segment=segment_pk, retry_at=None)
+        )
+        moved = connection.execute(statement, [{"at": index} for index in indexes]).rowcount
+        bump(connection, run_pk, {status: -moved, ItemStatus.FAILED_PERMANENT: moved})
+        total += moved
+    return total
+
+
+def _key_of(result: Any) -> int:
+    return int(result.inserted_primary_key[0])
