@@ -5,6 +5,7 @@ Law: an error never carries a credential, and survives pickling, because orchest
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any
 
 
@@ -213,10 +214,28 @@ class ArtifactMissingError(BatchorError, FileNotFoundError):
         )
 
 
+class ProviderErrorKind(StrEnum):
+    """What a failed provider call means for its caller; the retry rules hang on nothing else.
+
+    TRANSIENT had no effect (or was a read) and may be repeated. AMBIGUOUS is a create whose effect nobody knows.
+    REJECTED is a definite no that repeating will not change. RATE_LIMITED, QUOTA (money) and ENQUEUE_LIMIT (tokens) are
+    a definite no for now. AUTH is the key's, NOT_FOUND the id's fault.
+    """
+
+    TRANSIENT = "transient"
+    AMBIGUOUS = "ambiguous"
+    REJECTED = "rejected"
+    RATE_LIMITED = "rate_limited"
+    QUOTA = "quota"
+    ENQUEUE_LIMIT = "enqueue_limit"
+    AUTH = "auth"
+    NOT_FOUND = "not_found"
+
+
 class ProviderError(BatchorError, RuntimeError):
     """The provider refused or failed a call, said without its SDK's types."""
 
-    kind: str
+    kind: ProviderErrorKind
     status_code: int | None
     code: str | None
     retry_after_sec: float | None
@@ -225,7 +244,7 @@ class ProviderError(BatchorError, RuntimeError):
         self,
         message: str,
         *,
-        kind: str,
+        kind: ProviderErrorKind,
         status_code: int | None = None,
         code: str | None = None,
         retry_after_sec: float | None = None,

@@ -22,6 +22,7 @@ PayloadT = TypeVar("PayloadT")
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 LINEAGE_KEY = "batchor_lineage"
+GROUP_KEY = "batchor_group"
 
 
 def _no_metadata() -> JSONObject:

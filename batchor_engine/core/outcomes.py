@@ -63,3 +63,18 @@ class FileAnomalies:
     unreadable: int = 0
     unknown_ids: int = 0
     duplicates: int = 0
+
+
+@dataclass(frozen=True)
+class BatchFailure:
+    """Why a batch as a whole failed, expired or was cancelled, in the provider's words.
+
+    `curable` is False where the same requests would fail again. `lines` pins rejected lines of the input file (1-based,
+    with the reason). `enqueued_token_limit` is the limit the provider named, where it did.
+    """
+
+    error_class: str
+    message: str
+    curable: bool = True
+    lines: tuple[tuple[int, str], ...] = ()
+    enqueued_token_limit: int | None = None

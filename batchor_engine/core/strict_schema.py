@@ -37,6 +37,13 @@ _WAYS_OUT = {
     "uniqueItems": "a set has no strict form; use a list",
     "examples": "put examples into the description",
 }
+_TYPE_OF: dict[type, str] = {
+    str: "string",
+    int: "integer",
+    float: "number",
+    bool: "boolean",
+    type(None): "null",
+}
 _LOOK_AROUND = re.compile(r"\(\?<?[=!]")
 _LEGAL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAX_NAME = 64
@@ -110,6 +117,7 @@ class _Walk:
         if "$ref" in found and len(found) > 1:
             # The provider accepts nothing beside a $ref, and Pydantic writes descriptions there.
             return self._node(self._inlined(found, path), path)
+        _add_type_of_choices(found)
         self._check_keywords(found, path)
         self._check_values(found, path)
         return self._with_children(found, path)
@@ -144,7 +152,7 @@ class _Walk:
         if _LOOK_AROUND.search(str(node.get("pattern", ""))):
             self._refuse(
                 f"{path}.pattern",
-                "a pattern with look-around is not accepted (a Decimal field has one); use float or str",
+                "a pattern with look-around is not accepted (some versions of Pydantic give Decimal one); use float",
             )
         if "$ref" in node:
             self._target(str(node["$ref"]), path)
@@ -219,6 +227,14 @@ class _Walk:
 
     def _refuse(self, path: str, why: str) -> Any:
         raise StructuredOutputSchemaError(f"{self._model_name} cannot be sent as a strict schema: at {path}, {why}")
+
+
+def _add_type_of_choices(node: _Node) -> None:
+    """Choices of several types come without a `type`, which the provider wants at every place."""
+    choices: list[object] = node.get("enum", [node["const"]] if "const" in node else [])
+    if choices and "type" not in node and all(type(choice) in _TYPE_OF for choice in choices):
+        types = list(dict.fromkeys(_TYPE_OF[type(choice)] for choice in choices))
+        node["type"] = types if len(types) > 1 else types[0]
 
 
 def _types_of(node: _Node) -> list[str]:

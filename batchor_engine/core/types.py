@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, Required, TypedDict
 
 from batchor_engine.models import JSONObject, JSONScalar, JSONValue
 
@@ -21,7 +21,7 @@ class BatchRequestLine(TypedDict):
 class BatchRemoteRecord(TypedDict, total=False):
     """A batch as the provider describes it; anything may be missing or null."""
 
-    id: str
+    id: Required[str]
     status: str
     output_file_id: str | None
     error_file_id: str | None

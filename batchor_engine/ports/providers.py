@@ -7,7 +7,7 @@ correct, if slower or less safe.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 from pydantic_core import to_json
 
 from batchor_engine.config import ProviderConfig
-from batchor_engine.core.outcomes import Answer, FileAnomalies, Missing, Outcome, Rejection
+from batchor_engine.core.outcomes import Answer, BatchFailure, FileAnomalies, Missing, Outcome, Rejection
 from batchor_engine.core.types import BatchRemoteRecord, BatchRequestLine
 from batchor_engine.models import JSONObject, JSONValue, PromptParts
 
@@ -129,6 +129,10 @@ class BatchProvider(ABC):
         """Write a remote file to `path`, whole or not at all as far as this call can tell."""
         Path(path).write_text(self.download_file_content(file_id), encoding="utf-8", newline="")
 
+    def close(self) -> None:
+        """Let go of connections; a later call may open them again."""
+        return
+
     def render_request(
         self, *, custom_id: str, prompt_parts: PromptParts, structured_output: StructuredOutputSchema | None = None
     ) -> bytes:
@@ -143,23 +147,37 @@ class BatchProvider(ABC):
         text = record.get("output_text")
         return text if isinstance(text, str) else None
 
-    def open_outcomes(self, *, output_path: Path | None, error_path: Path | None) -> OutcomeIndex:
-        """The outcomes of downloaded files; this default holds one batch in memory."""
+    def explain_failure(self, record: BatchRemoteRecord) -> BatchFailure:
+        """Why a batch that failed, expired or was cancelled did so; by default its status is all that is told."""
+        status = record.get("status", "")
+        return BatchFailure(f"batch_terminal_{status}", f"the batch ended as {status}: {record.get('errors')}"[:500])
+
+    def open_outcomes(
+        self, *, output_path: Path | None, error_path: Path | None, known_ids: Collection[str] | None = None
+    ) -> OutcomeIndex:
+        """The outcomes of downloaded files; this default holds one batch in memory.
+
+        With `known_ids`, the custom ids that were sent, every other id is counted as unknown and not kept.
+        """
         output = output_path.read_text(encoding="utf-8") if output_path else None
         error = error_path.read_text(encoding="utf-8") if error_path else None
         successes, errors, _ = self.parse_batch_output(output_content=output, error_content=error)
-        return _ParsedOutcomes(self, successes, errors)
+        return _ParsedOutcomes(self, successes, errors, known_ids)
 
 
 class _ParsedOutcomes:
     """The outcomes of a provider that parses whole files."""
 
-    anomalies = FileAnomalies()
-
     def __init__(
-        self, provider: BatchProvider, successes: Mapping[str, JSONObject], errors: Mapping[str, JSONObject]
+        self,
+        provider: BatchProvider,
+        successes: Mapping[str, JSONObject],
+        errors: Mapping[str, JSONObject],
+        known_ids: Collection[str] | None,
     ) -> None:
         self._provider, self._successes, self._errors = provider, successes, errors
+        unknown = set[str]() if known_ids is None else {*successes, *errors}.difference(known_ids)
+        self.anomalies = FileAnomalies(unknown_ids=len(unknown))
 
     def outcome(self, custom_id: str) -> Outcome:
         if (record := self._successes.get(custom_id)) is not None:

@@ -118,6 +118,10 @@ class StateStore(ABC):
         """Move failed rows whose delay has passed back to pending; how many."""
 
     @abstractmethod
+    def next_retry_at(self, run_pk: int) -> float | None:
+        """When the first failed row's delay passes; None when no row waits."""
+
+    @abstractmethod
     def fresh_parts(self, run_pk: int, *, limit: int) -> list[PartRecord]:
         """Parts with lines never claimed, in order."""
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, func, select, text
 
 from batchor_engine.core.records import BatchRange, BatchRecord, ItemRow, PartRecord, RunRecord, SegmentRecord
 from batchor_engine.states import ITEM_CODES, BatchState, ItemStatus
 from batchor_engine.storage import rows
 from batchor_engine.storage.schema import (
     REOPENED,
+    WAITING,
     batch_ranges,
     batches,
     items,
@@ -54,6 +55,11 @@ def parts_of(connection: Connection, run_pk: int, pks: Collection[int] | None) -
 def reopened_items(connection: Connection, run_pk: int, limit: int) -> list[ItemRow]:
     query = select(items).where(items.c.run == run_pk, text(REOPENED)).order_by(items.c.idx).limit(limit)
     return [rows.item_row(row) for row in connection.execute(query)]
+
+
+def next_retry_at(connection: Connection, run_pk: int) -> float | None:
+    query = select(func.min(items.c.retry_at)).where(items.c.run == run_pk, text(WAITING))
+    return connection.execute(query).scalar_one()
 
 
 def items_between(connection: Connection, run_pk: int, first: int, last: int, batch: int | None) -> list[ItemRow]:

@@ -15,8 +15,7 @@ from batchor_engine.storage.schema import scopes
 def reserve(connection: Connection, name: str, tokens: int, budget: int | None) -> bool:
     """Add to the scope's reservation unless that would pass the budget (None: no budget)."""
     record = _locked(connection, name)
-    allowed = budget if record.learned_limit is None else min(budget or record.learned_limit, record.learned_limit)
-    if allowed is not None and record.reserved + tokens > allowed:
+    if budget is not None and record.reserved + tokens > budget:
         return False
     connection.execute(scopes.update().where(scopes.c.name == name).values(reserved=scopes.c.reserved + tokens))
     return True

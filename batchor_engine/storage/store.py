@@ -163,6 +163,10 @@ class SqlStateStore(StateStore):
         with self._write(lease) as connection:
             return run_writes.reopen_due(connection, run_pk, self._clock)
 
+    def next_retry_at(self, run_pk: int) -> float | None:
+        with self._read() as connection:
+            return reads.next_retry_at(connection, run_pk) if connection else None
+
     def fresh_parts(self, run_pk: int, *, limit: int) -> list[PartRecord]:
         with self._read() as connection:
             return reads.fresh_parts(connection, run_pk, limit) if connection else []

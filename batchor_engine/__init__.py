@@ -1,0 +1,163 @@
+"""batchor_engine: very many prompts through a provider's Batch API, no row lost, nothing paid twice."""
+
+from batchor_engine.artifacts.local import LocalArtifactStore
+from batchor_engine.config import (
+    OpenAIConnection,
+    OpenAIEndpoint,
+    OpenAIEnqueueLimitConfig,
+    OpenAIModel,
+    OpenAIModelName,
+    OpenAIProviderConfig,
+    OpenAIReasoningEffort,
+    OpenAIReasoningLevel,
+    ProviderConfig,
+    ProviderKind,
+)
+from batchor_engine.core.strict_schema import default_schema_name, model_output_schema
+from batchor_engine.errors import (
+    BatchorError,
+    DuplicateItemError,
+    ModelResolutionError,
+    PromptBuildError,
+    ProviderError,
+    RunIngestionSourceRequiredError,
+    RunMismatchError,
+    RunNotFinishedError,
+    RunPausedError,
+    RunSubmissionIndeterminateError,
+    SourceRowError,
+    StoreError,
+    StructuredOutputError,
+    StructuredOutputSchemaError,
+    UnknownRunError,
+)
+from batchor_engine.events import RunEvent
+from batchor_engine.job import BatchJob
+from batchor_engine.models import (
+    ArtifactExportResult,
+    ArtifactPolicy,
+    ArtifactPruneResult,
+    BatchInfo,
+    BatchItem,
+    ChunkPolicy,
+    ItemFailure,
+    PollReport,
+    PromptParts,
+    RetryPolicy,
+    RunInfo,
+    RunSnapshot,
+    RunSummary,
+    RunUsage,
+    StructuredItemResult,
+    TerminalResultsExportResult,
+    TerminalResultsPage,
+    TextItemResult,
+)
+from batchor_engine.ports.artifacts import ArtifactStore
+from batchor_engine.ports.providers import BatchProvider, StructuredOutputSchema
+from batchor_engine.ports.sources import (
+    CheckpointedBatchItem,
+    CheckpointedItemSource,
+    IndexedBatchItem,
+    ItemSource,
+    ResumableItemSource,
+    SourceIdentity,
+)
+from batchor_engine.ports.state import StateStore
+from batchor_engine.providers.openai import OpenAIBatchProvider, resolve_openai_api_key
+from batchor_engine.providers.registry import ProviderRegistry, build_default_provider_registry
+from batchor_engine.results.frames import ColumnDescription, column_descriptions
+from batchor_engine.runtime.run import Run
+from batchor_engine.runtime.runner import BatchRunner
+from batchor_engine.sources.composite import CompositeItemSource
+from batchor_engine.sources.files import CsvItemSource, JsonlItemSource
+from batchor_engine.sources.frames import DataFrameItemSource
+from batchor_engine.sources.parquet import ParquetItemSource
+from batchor_engine.states import ItemStatus, RunControlState, RunLifecycleStatus
+from batchor_engine.storage.memory import MemoryStateStore
+from batchor_engine.storage.registry import StorageKind, StorageRegistry, build_default_storage_registry
+from batchor_engine.storage.sqlite import SQLiteStorage
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArtifactExportResult",
+    "ArtifactPolicy",
+    "ArtifactPruneResult",
+    "ArtifactStore",
+    "BatchInfo",
+    "BatchItem",
+    "BatchJob",
+    "BatchProvider",
+    "BatchRunner",
+    "BatchorError",
+    "CheckpointedBatchItem",
+    "CheckpointedItemSource",
+    "ChunkPolicy",
+    "ColumnDescription",
+    "CompositeItemSource",
+    "CsvItemSource",
+    "DataFrameItemSource",
+    "DuplicateItemError",
+    "IndexedBatchItem",
+    "ItemFailure",
+    "ItemSource",
+    "ItemStatus",
+    "JsonlItemSource",
+    "LocalArtifactStore",
+    "MemoryStateStore",
+    "ModelResolutionError",
+    "OpenAIBatchProvider",
+    "OpenAIConnection",
+    "OpenAIEndpoint",
+    "OpenAIEnqueueLimitConfig",
+    "OpenAIModel",
+    "OpenAIModelName",
+    "OpenAIProviderConfig",
+    "OpenAIReasoningEffort",
+    "OpenAIReasoningLevel",
+    "ParquetItemSource",
+    "PollReport",
+    "PromptBuildError",
+    "PromptParts",
+    "ProviderConfig",
+    "ProviderError",
+    "ProviderKind",
+    "ProviderRegistry",
+    "ResumableItemSource",
+    "RetryPolicy",
+    "Run",
+    "RunControlState",
+    "RunEvent",
+    "RunInfo",
+    "RunIngestionSourceRequiredError",
+    "RunLifecycleStatus",
+    "RunMismatchError",
+    "RunNotFinishedError",
+    "RunPausedError",
+    "RunSnapshot",
+    "RunSubmissionIndeterminateError",
+    "RunSummary",
+    "RunUsage",
+    "SQLiteStorage",
+    "SourceIdentity",
+    "SourceRowError",
+    "StateStore",
+    "StorageKind",
+    "StorageRegistry",
+    "StoreError",
+    "StructuredItemResult",
+    "StructuredOutputError",
+    "StructuredOutputSchema",
+    "StructuredOutputSchemaError",
+    "TerminalResultsExportResult",
+    "TerminalResultsPage",
+    "TextItemResult",
+    "UnknownRunError",
+    "build_default_provider_registry",
+    "build_default_storage_registry",
+    "column_descriptions",
+    "default_schema_name",
+    "model_output_schema",
+    "resolve_openai_api_key",
+]

@@ -1,0 +1,1 @@
+"""Where files live: request parts, raw answers, result segments."""

@@ -1,0 +1,34 @@
+"""How long a failure waits. Law: delays grow until there is progress, and never past the policy's maximum."""
+
+from __future__ import annotations
+
+from batchor_engine.core.records import Backoff
+from batchor_engine.models import RetryPolicy
+
+# 2**63 seconds is past every maximum; beyond it a float would overflow.
+_MAX_EXPONENT = 62
+
+
+def delay_sec(failures: int, policy: RetryPolicy) -> float:
+    """Seconds to wait after the n-th consecutive failure, n from 1."""
+    if failures < 1 or not policy.base_backoff_sec or not policy.max_backoff_sec:
+        return 0.0
+    return min(policy.base_backoff_sec * 2.0 ** min(failures - 1, _MAX_EXPONENT), policy.max_backoff_sec)
+
+
+def after_failure(
+    backoff: Backoff, now: float, policy: RetryPolicy, error_class: str, retry_after_sec: float | None = None
+) -> Backoff:
+    """One more failure in a row; the provider's own wish counts where it is longer."""
+    wait = max(delay_sec(backoff.consecutive + 1, policy), retry_after_sec or 0.0)
+    return Backoff(
+        consecutive=backoff.consecutive + 1,
+        total=backoff.total + 1,
+        until=max(backoff.until, now + wait),
+        error_class=error_class,
+    )
+
+
+def after_progress(backoff: Backoff) -> Backoff:
+    """The count restarts; a delay that another batch earned runs on."""
+    return Backoff(0, backoff.total, backoff.until, backoff.error_class)

@@ -1,0 +1,111 @@
+"""Which rows travel together.
+
+Law: greedy, in item order. A batch closes before it would pass a limit; exact equality fits; a row that is alone above
+a limit is named, never sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from batchor_engine.core.records import BatchRange, ItemRow, PartRecord
+
+
+@dataclass(frozen=True)
+class PackLimits:
+    """What one batch may hold; tokens None: no budget."""
+
+    max_requests: int
+    max_bytes: int
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is in a batch so far, or what a piece would add."""
+
+    items: int = 0
+    bytes: int = 0
+    tokens: int = 0
+
+    def __add__(self, other: Load) -> Load:
+        return Load(self.items + other.items, self.bytes + other.bytes, self.tokens + other.tokens)
+
+    def within(self, limits: PackLimits) -> bool:
+        return (
+            self.items <= limits.max_requests
+            and self.bytes <= limits.max_bytes
+            and (limits.max_tokens is None or self.tokens <= limits.max_tokens)
+        )
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A batch's ranges, whether it closed because the next row did not fit, and rows too large for any batch."""
+
+    ranges: tuple[BatchRange, ...] = ()
+    load: Load = Load()
+    closed: bool = False
+    oversize: tuple[ItemRow, ...] = ()
+
+
+def part_load(part: PartRecord) -> Load:
+    return Load(part.left_items, part.left_bytes, part.left_tokens)
+
+
+def whole_rest(part: PartRecord) -> BatchRange:
+    """All of a part that was never claimed, as one range."""
+    return BatchRange(
+        part=part.pk,
+        first_index=part.next_index,
+        last_index=part.last_index,
+        offset=part.next_offset,
+        length=part.left_bytes,
+        items=part.left_items,
+        tokens=part.left_tokens,
+        attempt=1,
+        fresh=True,
+    )
+
+
+def row_load(row: ItemRow) -> Load:
+    """What a row weighs as sent: a later attempt's number may be longer than the 1 that was stored."""
+    return Load(1, row.length + len(str(row.attempts + 1)) - 1, row.tokens)
+
+
+def pack_rows(rows: Iterable[ItemRow], limits: PackLimits, begun: Packed | None = None, *, fresh: bool) -> Packed:
+    """Add rows to a begun batch until one does not fit."""
+    begun = begun or Packed()
+    ranges, load, oversize = list(begun.ranges), begun.load, list(begun.oversize)
+    for row in rows:
+        weight = row_load(row)
+        if not weight.within(limits):
+            oversize.append(row)
+            continue
+        if not (load + weight).within(limits):
+            return Packed(tuple(ranges), load, True, tuple(oversize))
+        load += weight
+        _add(ranges, _range_of(row, fresh=fresh))
+    return Packed(tuple(ranges), load, False, tuple(oversize))
+
+
+def _add(ranges: list[BatchRange], new: BatchRange) -> None:
+    if ranges and ranges[-1].joins(new):
+        ranges[-1] = ranges[-1].join(new)
+    else:
+        ranges.append(new)
+
+
+def _range_of(row: ItemRow, *, fresh: bool) -> BatchRange:
+    return BatchRange(
+        part=row.part or 0,
+        first_index=row.item_index,
+        last_index=row.item_index,
+        offset=row.offset,
+        length=row.length,
+        items=1,
+        tokens=row.tokens,
+        attempt=row.attempts + 1,
+        fresh=fresh,
+    )

@@ -1,0 +1,109 @@
+"""Where each answer stands in the downloaded files of one batch: one pass builds the index, then one seek an answer.
+
+Law: memory is one small entry a line, never a file; every line is counted as an answer, a duplicate, an unknown id or
+unreadable; and of two lines of one request the first success wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from batchor_engine.core.outcomes import Answer, FileAnomalies, LineRef, Missing, Outcome
+from batchor_engine.providers.wire import id_of, read_line, read_object
+
+
+class _WithId(TypedDict):
+    custom_id: str
+
+
+# Checks a whole line's syntax but builds only its id: a third of the cost of reading it.
+_ID_ONLY = TypeAdapter(_WithId)
+
+
+class FileOutcomes:
+    """The outcomes of one batch by custom id, read from disk one at a time."""
+
+    def __init__(
+        self, *, output_path: Path | None, error_path: Path | None, known_ids: Collection[str] | None = None
+    ) -> None:
+        self._open = ExitStack()
+        self._files: dict[str, BinaryIO] = {}
+        self._lines: dict[str, LineRef] = {}
+        self._unreadable = self._unknown = self._duplicates = 0
+        known = known_ids if known_ids is None else frozenset(known_ids)
+        with self._open:
+            for name, path in (("output", output_path), ("error", error_path)):
+                if path is not None:
+                    self._files[name] = self._open.enter_context(path.open("rb"))
+                    self._index(name, path, known)
+            # Nothing failed, so the files stay open for outcome().
+            self._open = self._open.pop_all()
+
+    @property
+    def anomalies(self) -> FileAnomalies:
+        """Lines that answered no row, or one row twice; unknown ids are told only where the known ones were given."""
+        return FileAnomalies(self._unreadable, self._unknown, self._duplicates)
+
+    def outcome(self, custom_id: str) -> Outcome:
+        """What became of the request `custom_id`; Missing() where no line answers it."""
+        ref = self._lines.get(custom_id)
+        if ref is None:
+            return Missing()
+        found = self._read(ref)
+        if isinstance(found, Answer):
+            return Answer(found.text, found.usage, ref)
+        return found if isinstance(found, Missing) else replace(found, ref=ref)
+
+    def close(self) -> None:
+        """Let go of both files."""
+        self._open.close()
+
+    def _index(self, name: str, path: Path, known: frozenset[str] | None) -> None:
+        with path.open("rb") as stream:
+            for offset, line in _lines_of(stream):
+                custom_id = _id_in(line)
+                if custom_id is None:
+                    self._unreadable += 1
+                elif known is not None and custom_id not in known:
+                    self._unknown += 1
+                else:
+                    self._keep(custom_id, LineRef(name, offset, len(line)))
+
+    def _keep(self, custom_id: str, ref: LineRef) -> None:
+        held = self._lines.get(custom_id)
+        if held is None:
+            self._lines[custom_id] = ref
+            return
+        self._duplicates += 1
+        if not isinstance(self._read(held), Answer) and isinstance(self._read(ref), Answer):
+            self._lines[custom_id] = ref
+
+    def _read(self, ref: LineRef) -> Outcome:
+        stream = self._files[ref.file]
+        stream.seek(ref.offset)
+        return read_line(stream.read(ref.length)).outcome
+
+
+def _lines_of(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Offset and bytes of every line that holds something; a binary file ends a line at b"\\n" and nowhere else."""
+    offset = 0
+    for line in stream:
+        content = line.rstrip(b"\r\n")
+        if content.strip():
+            yield offset, content
+        offset += len(line)
+
+
+def _id_in(line: bytes) -> str | None:
+    try:
+        return _ID_ONLY.validate_json(line)["custom_id"] or None
+    except ValidationError:
+        record = read_object(line)
+        return None if record is None else id_of(record)

@@ -1,0 +1,233 @@
+"""The provider's two line formats: a request line out, an output line in.
+
+Law: rendering is exact or fails with the request's id; reading never raises, whatever the line holds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple, cast
+
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from batchor_engine.config import OpenAIEndpoint, OpenAIProviderConfig
+from batchor_engine.core.outcomes import Answer, Missing, Outcome, Rejection
+from batchor_engine.core.types import BatchRequestLine
+from batchor_engine.models import JSONObject, PromptParts
+from batchor_engine.ports.providers import StructuredOutputSchema
+from batchor_engine.providers.answers import read_body, read_usage, unfinished_status
+from batchor_engine.providers.failures import row_failure
+
+_BOM = b"\xef\xbb\xbf"
+# A line ends by closing the schema's two holders, the body and the line; the schema is spliced in before that.
+_CLOSING = b"}}}}"
+
+
+class RequestWriter:
+    """Renders request lines of one config; the schema's text is made once and reused for every line."""
+
+    def __init__(self, config: OpenAIProviderConfig) -> None:
+        self._url = str(config.endpoint)
+        self._body = _responses_body if config.endpoint is OpenAIEndpoint.RESPONSES else _chat_body
+        self._config = config
+        self._spliced: tuple[StructuredOutputSchema, bytes] | None = None
+        _check_json(config.request_options, "OpenAIProviderConfig.request_options")
+
+    def line(self, custom_id: str, parts: PromptParts, structured: StructuredOutputSchema | None) -> BatchRequestLine:
+        """The request as an object; ValueError where an option collides with what the engine sets."""
+        try:
+            body = self._body(self._config, parts, self._options(parts), structured)
+        except ValueError as error:
+            raise ValueError(f"request {custom_id!r}: {error}") from None
+        return BatchRequestLine(custom_id=custom_id, method="POST", url=self._url, body=body)
+
+    def render(self, custom_id: str, parts: PromptParts, structured: StructuredOutputSchema | None) -> bytes:
+        """The bytes of line(), without a newline; ValueError where a text cannot be written as UTF-8."""
+        bare = structured and StructuredOutputSchema(structured.name, {})
+        line = self.line(custom_id, parts, bare)
+        try:
+            rendered = to_json(line)
+        except (PydanticSerializationError, UnicodeEncodeError) as error:
+            raise ValueError(
+                f"request {custom_id!r} cannot be written as JSON (a lone surrogate, or no JSON value): {error}"
+            ) from None
+        if structured is None:
+            return rendered
+        # `bare` ends in an empty schema, {} and the closing braces.
+        return rendered[: -len(_CLOSING) - 2] + self._schema_text(structured) + _CLOSING
+
+    def _options(self, parts: PromptParts) -> JSONObject:
+        if parts.messages is not None:
+            _check_json(parts.messages, "messages")
+        if not parts.request_options:
+            return self._config.request_options
+        _check_json(parts.request_options, "request_options")
+        return merged(self._config.request_options, parts.request_options)
+
+    def _schema_text(self, structured: StructuredOutputSchema) -> bytes:
+        if self._spliced is None or self._spliced[0] is not structured:
+            self._spliced = structured, to_json(structured.schema)
+        return self._spliced[1]
+
+
+def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> JSONObject:
+    """Both objects in one, object by object; where both have a value, `over` wins."""
+    result = dict(under)
+    for key, value in over.items():
+        below = result.get(key)
+        both = isinstance(below, dict) and isinstance(value, dict)
+        result[key] = merged(cast(JSONObject, below), cast(JSONObject, value)) if both else value
+    return result
+
+
+class Line(NamedTuple):
+    """One line of an output or error file; `custom_id` is None where no row can be told from it."""
+
+    custom_id: str | None
+    outcome: Outcome
+
+
+def read_line(line: bytes) -> Line:
+    """What one line of an output or error file says, and of which request."""
+    record = read_object(line)
+    return Line(None, Missing()) if record is None else Line(id_of(record), read_record(record))
+
+
+def read_object(line: bytes) -> JSONObject | None:
+    """The JSON object of a line; None where it is none. Bytes that are no UTF-8 become U+FFFD, so the rest is kept."""
+    try:
+        found = from_json(line.removeprefix(_BOM), cache_strings="keys")
+    except ValueError:
+        found = _read_leniently(line)
+    return cast(JSONObject, found) if isinstance(found, dict) else None
+
+
+def id_of(record: Mapping[str, Any]) -> str | None:
+    """The custom id of a record, None where it has none that a request could have had."""
+    custom_id = record.get("custom_id")
+    return custom_id if isinstance(custom_id, str) and custom_id else None
+
+
+def read_record(record: Mapping[str, Any]) -> Answer | Rejection:
+    """What one record of an output or error file says of its request."""
+    response = _object(record.get("response"))
+    body = _object(response.get("body"))
+    status = read_status(response.get("status_code"))
+    usage = read_usage(body)
+    error = record.get("error") or body.get("error")
+    if error or not body or not (status is None or 200 <= status < 300):
+        reason = error or (response.get("body") or "the line holds no response" if not body else None)
+        return row_failure(reason, status=status, record=record, retry_after_sec=retry_after(response), usage=usage)
+    if unfinished := unfinished_status(body):
+        return row_failure(f"the response is {unfinished}", status=None, record=record, usage=usage)
+    return read_body(body, usage)
+
+
+def read_status(status: object) -> int | None:
+    """An HTTP status as a number, also from text; 0 for what is none, None where nothing is said."""
+    if status is None:
+        return None
+    try:
+        return int(cast(Any, status)) if not isinstance(status, bool) else 0
+    except (TypeError, ValueError, OverflowError):
+        return 0
+
+
+def retry_after(response: Mapping[str, Any]) -> float | None:
+    """The seconds a response line asks to wait, where it carries its headers."""
+    headers = {key.lower(): value for key, value in _object(response.get("headers")).items()}
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            return max(0.0, float(headers[name]) * unit)
+        except (KeyError, TypeError, ValueError):
+            continue
+    return None
+
+
+def _object(value: object) -> dict[str, Any]:
+    if isinstance(value, str):
+        # Some servers send the body as a JSON text within the JSON.
+        value = read_object(value.encode("utf-8", "replace"))
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def _read_leniently(line: bytes) -> object:
+    try:
+        return _without_surrogates(json.loads(line.removeprefix(_BOM).decode("utf-8", "replace"), strict=False))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _without_surrogates(value: Any) -> Any:
+    """Half a surrogate pair cannot be stored as UTF-8, but is no reason to lose a paid answer."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        found = cast("dict[str, Any]", value)
+        return {_without_surrogates(key): _without_surrogates(part) for key, part in found.items()}
+    if isinstance(value, list):
+        return [_without_surrogates(part) for part in cast("list[Any]", value)]
+    return value
+
+
+def _responses_body(
+    config: OpenAIProviderConfig, parts: PromptParts, options: JSONObject, structured: StructuredOutputSchema | None
+) -> JSONObject:
+    asked = parts.prompt if parts.messages is None else parts.messages
+    own: JSONObject = {"model": str(config.model), "input": cast(Any, asked)}
+    if parts.system_prompt is not None:
+        own["instructions"] = parts.system_prompt
+    body = _joined(own, options)
+    if config.reasoning_effort is not None:
+        _put_inside(body, "reasoning", "effort", str(config.reasoning_effort))
+    if structured is not None:
+        _put_inside(body, "text", "format", {"type": "json_schema", **_named(structured)})
+    return body
+
+
+def _chat_body(
+    config: OpenAIProviderConfig, parts: PromptParts, options: JSONObject, structured: StructuredOutputSchema | None
+) -> JSONObject:
+    asked = [{"role": "user", "content": parts.prompt}] if parts.messages is None else parts.messages
+    first = [] if parts.system_prompt is None else [{"role": "system", "content": parts.system_prompt}]
+    own: JSONObject = {"model": str(config.model), "messages": cast(Any, [*first, *asked])}
+    if config.reasoning_effort is not None:
+        own["reasoning_effort"] = str(config.reasoning_effort)
+    if structured is not None:
+        _refuse_taken(options, "response_format")
+    body = _joined(own, options)
+    if structured is not None:
+        body["response_format"] = {"type": "json_schema", "json_schema": _named(structured)}
+    return body
+
+
+def _named(structured: StructuredOutputSchema) -> JSONObject:
+    # The schema comes last: render() splices its text in there.
+    return {"name": structured.name, "strict": True, "schema": structured.schema}
+
+
+def _joined(own: JSONObject, options: JSONObject) -> JSONObject:
+    for key in (*own, "stream"):
+        _refuse_taken(options, key)
+    return {**own, **options}
+
+
+def _put_inside(body: JSONObject, outer: str, inner: str, value: Any) -> None:
+    held = body.pop(outer, None) or {}
+    if not isinstance(held, dict):
+        raise ValueError(f"the request option {outer!r} must be an object, since the engine sets {outer}.{inner}")
+    _refuse_taken(held, inner, f"{outer}.")
+    body[outer] = {**held, inner: value}
+
+
+def _refuse_taken(options: Mapping[str, Any], key: str, inside: str = "") -> None:
+    if key in options:
+        raise ValueError(f"the request option {inside + key!r} is set by the engine; remove it from request_options")
+
+
+def _check_json(value: object, where: str) -> None:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{where} must be plain JSON: {error}") from None

@@ -1,0 +1,1 @@
+"""What came back: result segments, their merge, and typed views of them."""

@@ -1,0 +1,150 @@
+"""How a segment row lies in Arrow columns, and how it comes back.
+
+Law: the column names and types of one version never change; a reader refuses a version it does not know. No row is
+lost to its characters: a row with lone surrogates is stored as JSON string literals and marked `escaped`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from batchor_engine.core.outcomes import LineRef
+from batchor_engine.core.segment import SegmentRow
+from batchor_engine.errors import StoreError
+from batchor_engine.models import RunUsage
+from batchor_engine.results.arrow import ArrowSchema, ArrowTable, pyarrow
+
+VERSION = 1
+VERSION_KEY = b"batchor.segment.version"
+
+# (column, Arrow type, nullable), in file order.
+_COLUMNS = (
+    ("item_index", "int64", False),
+    ("item_id", "string", False),
+    ("group", "int64", False),
+    ("final", "bool", False),
+    ("status", "string", False),
+    ("attempt_count", "int64", False),
+    ("custom_id", "string", True),
+    ("text", "large_string", True),
+    ("error_class", "string", True),
+    ("error_message", "large_string", True),
+    ("retryable", "bool", False),
+    ("raw_error_json", "large_string", True),
+    ("metadata_json", "large_string", True),
+    ("input_tokens", "int64", True),
+    ("cached_tokens", "int64", True),
+    ("output_tokens", "int64", True),
+    ("reasoning_tokens", "int64", True),
+    ("ref_file", "string", True),
+    ("ref_offset", "int64", True),
+    ("ref_length", "int64", True),
+    ("escaped", "bool", False),
+)
+NAMES = tuple(name for name, _, _ in _COLUMNS)
+# Few values or long runs of one: a dictionary makes them almost free.
+DICTIONARY_COLUMNS = ("status", "error_class", "ref_file", "group", "attempt_count")
+_TEXTS = frozenset(name for name, kind, _ in _COLUMNS if kind.endswith("string"))
+_USAGE = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
+
+
+def segment_schema() -> ArrowSchema:
+    """The Arrow schema of a segment file, with its version in the metadata."""
+    pa = pyarrow()
+    kinds = {"int64": pa.int64(), "bool": pa.bool_(), "string": pa.string(), "large_string": pa.large_string()}
+    fields = [pa.field(name, kinds[kind], nullable=nullable) for name, kind, nullable in _COLUMNS]
+    return pa.schema(fields, metadata={VERSION_KEY: str(VERSION).encode()})
+
+
+def check_version(metadata: dict[bytes, bytes] | None, where: str) -> None:
+    """Raise StoreError unless the file's metadata names the version this code reads."""
+    found = (metadata or {}).get(VERSION_KEY)
+    if found is None:
+        raise StoreError(f"{where} is not a batchor result segment.")
+    if found != str(VERSION).encode():
+        raise StoreError(
+            f"{where} has segment version {found.decode()}, this batchor reads {VERSION}: read it with the version "
+            "of batchor that wrote it, or a newer one."
+        )
+
+
+def to_table(rows: Sequence[SegmentRow]) -> ArrowTable:
+    columns = _columns(rows)
+    columns["escaped"] = [False] * len(rows)
+    schema = segment_schema()
+    try:
+        return pyarrow().table(columns, schema=schema)
+    except UnicodeEncodeError:
+        _escape(columns)
+        return pyarrow().table(columns, schema=schema)
+
+
+def _columns(rows: Sequence[SegmentRow]) -> dict[str, list[Any]]:
+    columns = dict(zip(SegmentRow._fields, map(list, zip(*rows, strict=True)), strict=True))
+    usage: list[RunUsage | None] = columns.pop("usage")
+    refs: list[LineRef | None] = columns.pop("ref")
+    for name in _USAGE:
+        columns[name] = [None if used is None else getattr(used, name) for used in usage]
+    for name in ("file", "offset", "length"):
+        columns[f"ref_{name}"] = [None if ref is None else getattr(ref, name) for ref in refs]
+    return columns
+
+
+def _escape(columns: dict[str, list[Any]]) -> None:
+    texts = [columns[name] for name in sorted(_TEXTS)]
+    for position in range(len(columns["escaped"])):
+        values = [column[position] for column in texts]
+        if all(_encodable(value) for value in values):
+            continue
+        columns["escaped"][position] = True
+        for column in texts:
+            column[position] = None if column[position] is None else json.dumps(column[position])
+
+
+def _encodable(text: str | None) -> bool:
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def to_rows(table: ArrowTable) -> Iterator[SegmentRow]:
+    """The rows of a table that holds every column, in its order."""
+    columns = {name: _values(table, name) for name in NAMES}
+    escaped: list[bool] = columns.pop("escaped")
+    if any(escaped):
+        _unescape(columns, escaped)
+    columns["usage"] = _usages(*(columns.pop(name) for name in _USAGE))
+    columns["ref"] = _refs(columns.pop("ref_file"), columns.pop("ref_offset"), columns.pop("ref_length"))
+    return map(SegmentRow, *(columns[name] for name in SegmentRow._fields))
+
+
+def _values(table: ArrowTable, name: str) -> list[Any]:
+    column: Any = table.column(name)
+    if column.null_count == len(column):
+        return [None] * len(column)
+    # Going through numpy is several times faster than to_pylist(), but turns integers with nulls into floats.
+    if name in _TEXTS or column.null_count == 0:
+        return column.to_numpy(zero_copy_only=False).tolist()
+    return column.to_pylist()
+
+
+def _unescape(columns: dict[str, list[Any]], escaped: list[bool]) -> None:
+    for name in _TEXTS:
+        column = columns[name]
+        for position, marked in enumerate(escaped):
+            if marked and column[position] is not None:
+                column[position] = json.loads(column[position])
+
+
+def _usages(*columns: list[int | None]) -> list[RunUsage | None]:
+    rows = zip(*columns, strict=True)
+    return [None if row[0] is None else RunUsage(*(number or 0 for number in row)) for row in rows]
+
+
+def _refs(files: list[Any], offsets: list[Any], lengths: list[Any]) -> list[LineRef | None]:
+    rows = zip(files, offsets, lengths, strict=True)
+    return [None if file is None else LineRef(file, offset, length) for file, offset, length in rows]

@@ -1,0 +1,214 @@
+"""Result segments: Parquet files of collected rows, written once, read row group by row group.
+
+Law: rows stand in item order, a row group is at most about 4 MB, and a reader holds one row group and no open file
+between two of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self
+
+from batchor_engine.core.segment import SegmentRow, SegmentTotals
+from batchor_engine.models import RunUsage
+from batchor_engine.results.arrow import ArrowBatch, parquet
+from batchor_engine.results.columns import DICTIONARY_COLUMNS, check_version, segment_schema, to_rows, to_table
+from batchor_engine.states import ItemStatus
+
+MAX_GROUP_BYTES = 4 * 1024 * 1024
+_FIXED_ROW_BYTES = 120
+_MAX_GROUP_ROWS = 16_384
+_SLICE_ROWS = 1024
+_FINAL_ROWS_KEY = "batchor.segment.final_rows"
+
+
+class SegmentWriter:
+    """Writes one segment file; `totals` is there once the context has ended."""
+
+    def __init__(self, path: str | Path) -> None:
+        # pyarrow takes some relative paths for URLs.
+        self._path = os.path.abspath(path)
+        self._file: Any = None
+        self._rows: list[SegmentRow] = []
+        self._bytes = 0
+        self._final_rows: list[int] = []
+        self._tally = _Tally()
+        self._totals: SegmentTotals | None = None
+
+    def __enter__(self) -> Self:
+        self._file = parquet().ParquetWriter(
+            self._path,
+            segment_schema(),
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=list(DICTIONARY_COLUMNS),
+            write_statistics=["item_index", "final"],
+        )
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        elif self._file is not None:
+            self._file.close()
+
+    def append(self, row: SegmentRow) -> None:
+        """Add a row; ValueError where it stands before the last one in item order."""
+        if row.item_index < self._tally.last_index:
+            raise ValueError(f"Item {row.item_index} comes after item {self._tally.last_index} in a segment.")
+        size = _size(row)
+        if self._rows and (self._bytes + size > MAX_GROUP_BYTES or len(self._rows) >= _MAX_GROUP_ROWS):
+            self._flush()
+        self._tally.add(row)
+        self._rows.append(row)
+        self._bytes += size
+
+    def extend(self, rows: Iterable[SegmentRow]) -> None:
+        for row in rows:
+            self.append(row)
+
+    def close(self) -> SegmentTotals:
+        """Write what is left and the footer; a second call only returns the totals."""
+        if self._totals is None:
+            self._flush()
+            self._file.add_key_value_metadata({_FINAL_ROWS_KEY: json.dumps(self._final_rows)})
+            self._file.close()
+            self._totals = self._tally.totals()
+        return self._totals
+
+    @property
+    def totals(self) -> SegmentTotals:
+        """What the segment adds up to; RuntimeError before it is closed."""
+        if self._totals is None:
+            raise RuntimeError("A segment has totals only once it is closed.")
+        return self._totals
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        self._file.write_table(to_table(self._rows), row_group_size=len(self._rows))
+        self._final_rows.append(sum(row.final for row in self._rows))
+        self._rows = []
+        self._bytes = 0
+
+
+class _Tally:
+    """Running totals of a segment."""
+
+    def __init__(self) -> None:
+        self.first_index = 0
+        self.last_index = -1
+        self._rows = 0
+        self._ends: Counter[str] = Counter()
+        self._failures: Counter[str] = Counter()
+        self._usage = [0, 0, 0, 0]
+
+    def add(self, row: SegmentRow) -> None:
+        if not self._rows:
+            self.first_index = row.item_index
+        self.last_index = row.item_index
+        self._rows += 1
+        if row.usage is not None:
+            self._add_usage(row.usage)
+        if row.final:
+            self._ends[row.status] += 1
+            if row.status == ItemStatus.FAILED_PERMANENT:
+                self._failures[row.error_class or ""] += 1
+
+    def _add_usage(self, used: RunUsage) -> None:
+        usage = self._usage
+        usage[0] += used.input_tokens
+        usage[1] += used.cached_tokens
+        usage[2] += used.output_tokens
+        usage[3] += used.reasoning_tokens
+
+    def totals(self) -> SegmentTotals:
+        return SegmentTotals(
+            rows=self._rows,
+            completed=self._ends[ItemStatus.COMPLETED],
+            failed=self._ends[ItemStatus.FAILED_PERMANENT],
+            first_index=self.first_index,
+            last_index=self.last_index,
+            usage=RunUsage(*self._usage),
+            failures=dict(self._failures),
+        )
+
+
+def _size(row: SegmentRow) -> int:
+    texts = (row.item_id, row.custom_id, row.text, row.error_message, row.raw_error_json, row.metadata_json)
+    return _FIXED_ROW_BYTES + sum(_bytes_at_most(text) for text in texts if text)
+
+
+def _bytes_at_most(text: str) -> int:
+    # isascii() reads one flag; encoding every text only to measure it would cost more than writing it. A lone
+    # surrogate takes six bytes as an escape, which this leaves out.
+    return len(text) if text.isascii() else 4 * len(text)
+
+
+def read_rows(
+    path: str | Path, *, final_only: bool = True, skip: int = 0, limit: int | None = None
+) -> Iterator[SegmentRow]:
+    """Rows in item order from position `skip` on, at most `limit`; positions count final rows unless told otherwise."""
+    counts = _row_counts(path, final_only=final_only)
+    return islice(_read_groups(path, counts, final_only=final_only, skip=skip), limit)
+
+
+def _read_groups(path: str | Path, counts: Sequence[int], *, final_only: bool, skip: int) -> Iterator[SegmentRow]:
+    for group, count in enumerate(counts):
+        if skip >= count:
+            skip -= count
+            continue
+        rows = _read_group(path, group)
+        yield from islice((row for row in rows if row.final) if final_only else rows, skip, None)
+        skip = 0
+
+
+def _read_group(path: str | Path, group: int) -> Iterator[SegmentRow]:
+    with _open(path) as file:
+        table = file.read_row_group(group, use_threads=False)
+    # Python rows are several times larger than Arrow's, so only a slice of them exists at a time.
+    for start in range(0, table.num_rows, _SLICE_ROWS):
+        yield from to_rows(table.slice(start, _SLICE_ROWS))
+
+
+def _row_counts(path: str | Path, *, final_only: bool) -> list[int]:
+    with _open(path) as file:
+        footer = file.metadata
+        if final_only:
+            return json.loads(footer.metadata[_FINAL_ROWS_KEY.encode()])
+        return [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
+
+
+def index_range(path: str | Path) -> tuple[int, int]:
+    """First and last item index of a segment file, from its footer; (0, -1) for an empty one."""
+    with _open(path) as file:
+        footer = file.metadata
+        if footer.num_row_groups == 0:
+            return 0, -1
+        first = footer.row_group(0).column(0).statistics.min
+        return first, footer.row_group(footer.num_row_groups - 1).column(0).statistics.max
+
+
+def iter_record_batches(path: str | Path, columns: Sequence[str] | None = None) -> Iterator[ArrowBatch]:
+    """The stored columns as they lie in the file, a row group at a time; `escaped` rows hold JSON string literals."""
+    with _open(path) as file:
+        groups = file.metadata.num_row_groups
+    for group in range(groups):
+        with _open(path) as file:
+            table = file.read_row_group(group, columns=None if columns is None else list(columns), use_threads=False)
+        yield from table.to_batches()
+
+
+def _open(path: str | Path) -> Any:
+    file = parquet().ParquetFile(os.path.abspath(path))
+    try:
+        check_version(file.metadata.metadata, str(path))
+    except BaseException:
+        file.close()
+        raise
+    return file

@@ -1,0 +1,348 @@
+"""An ended batch → a result segment.
+
+Law: every paid line is kept. The files are read to the last line whatever the batch ended as; segment, rows and
+counters change in one transaction; a kill before it repeats only the reading.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pydantic import BaseModel
+from pydantic_core import to_json
+
+from batchor_engine.artifacts import keys
+from batchor_engine.core.backoff import after_failure, after_progress, delay_sec
+from batchor_engine.core.identity import custom_id
+from batchor_engine.core.outcomes import Answer, BatchFailure, FileAnomalies, Missing, Outcome, Rejection
+from batchor_engine.core.parsing import parse_answer
+from batchor_engine.core.polling import observation
+from batchor_engine.core.records import Backoff, BatchRecord, ItemMove, ItemRow, Lease, RunRecord, Settlement
+from batchor_engine.core.segment import SegmentRow
+from batchor_engine.core.settle import BATCH_COMPLETED, QUOTA, Unanswered, Verdict, settle, unanswered
+from batchor_engine.core.types import BatchRemoteRecord
+from batchor_engine.errors import ProviderError, ProviderErrorKind, StructuredOutputError
+from batchor_engine.models import JSONObject
+from batchor_engine.ports.artifacts import ArtifactStore
+from batchor_engine.ports.providers import BatchProvider, OutcomeIndex
+from batchor_engine.ports.state import iter_items
+from batchor_engine.runtime.hold import held
+from batchor_engine.runtime.host import Host, RunPolicies, policies_of
+from batchor_engine.runtime.segments import write_segment
+from batchor_engine.runtime.sidecar import with_metadata
+from batchor_engine.states import BatchState, ItemStatus
+
+log = logging.getLogger("batchor_engine")
+
+# Tries before files that are not there count as lost (404), or as never written (completed without any file).
+_FILE_TRIES = 5
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What collecting one batch needs; the model is resolved before anything is written."""
+
+    host: Host
+    run: RunRecord
+    batch: BatchRecord
+    lease: Lease
+    provider: BatchProvider
+    policies: RunPolicies
+    model: type[BaseModel] | None
+
+    @property
+    def artifacts(self) -> ArtifactStore:
+        return self.host.artifacts(self.run)
+
+
+@dataclass
+class _Tally:
+    """What one reading of the files came to."""
+
+    completed: int = 0
+    moves: list[ItemMove] = field(default_factory=list[ItemMove])
+    failures: Counter[str] = field(default_factory=Counter[str])
+
+    def add(self, row: ItemRow, verdict: Verdict) -> None:
+        if verdict.to is ItemStatus.COMPLETED:
+            self.completed += 1
+            return
+        self.moves.append(verdict.move(row))
+        if verdict.final and verdict.failure is not None:
+            self.failures[verdict.failure.error_class] += 1
+
+
+def collect_ended(host: Host, run: RunRecord, *, stop: Callable[[], bool] = lambda: False) -> int:
+    """Collect every batch of a run that has ended and is due; one that fails does not stop the others. How many."""
+    done = 0
+    for batch in host.store.batches(run_pk=run.pk, states={BatchState.ENDED}):
+        if stop():
+            break
+        if batch.collect_after > host.clock:
+            continue
+        with held(host.store, f"batch:{batch.pk}") as lease:
+            if lease is not None:
+                done += _collect(host, run, batch, lease)
+    return done
+
+
+def _collect(host: Host, run: RunRecord, batch: BatchRecord, lease: Lease) -> bool:
+    current = host.store.batches(run_pk=run.pk, states={BatchState.ENDED})
+    if batch.pk not in {one.pk for one in current}:
+        return False
+    work = Collection(host, run, batch, lease, host.provider_of(run), policies_of(run), host.model_of(run))
+    try:
+        collect(work)
+    except ProviderError as error:
+        _come_back_later(work, error)
+        if error.kind is ProviderErrorKind.AUTH:
+            raise
+        return False
+    return True
+
+
+def _come_back_later(work: Collection, error: ProviderError) -> None:
+    failures = work.batch.collect_failures + 1
+    if error.kind is ProviderErrorKind.NOT_FOUND and failures >= _FILE_TRIES:
+        _declare_lost(work, error)
+        return
+    wait = max(delay_sec(failures, work.policies.retry), error.retry_after_sec or 0.0)
+    log.warning("collection failed run=%s batch=%s: %s", work.run.run_id, work.batch.provider_batch_id, error.message)
+    work.host.store.note_batch(work.batch, work.lease, collect_failures=failures, collect_after=work.host.clock + wait)
+    work.host.emit(
+        work.run,
+        "batch_poll_retry",
+        provider_batch_id=work.batch.provider_batch_id,
+        error_class="control_plane_transient",
+    )
+
+
+def collect(work: Collection) -> None:
+    """Download, read, write the segment, and apply it all at once."""
+    status, failure = work.batch.remote_status or "", None
+    if status != BATCH_COMPLETED:
+        failure = work.provider.explain_failure(_as_remote(work.batch))
+    elif not (work.batch.output_file_id or work.batch.error_file_id):
+        work = _look_again(work)
+    with _downloaded(work) as (output, error):
+        work.host.reached("collect.downloaded")
+        _apply(work, output, error, unanswered(status, failure), failure)
+
+
+def _look_again(work: Collection) -> Collection:
+    """A completed batch without any file may get its files a moment later: ask before its rows count as missing."""
+    seen = observation(work.batch, work.provider.get_batch(str(work.batch.provider_batch_id)))
+    found = replace(work.batch, output_file_id=seen.output_file_id, error_file_id=seen.error_file_id)
+    if not (seen.output_file_id or seen.error_file_id) and work.batch.collect_failures < _FILE_TRIES:
+        raise ProviderError("the batch completed, but names no file yet", kind=ProviderErrorKind.TRANSIENT)
+    return replace(work, batch=found)
+
+
+def _as_remote(batch: BatchRecord) -> BatchRemoteRecord:
+    return BatchRemoteRecord(
+        id=str(batch.provider_batch_id),
+        status=batch.remote_status or "",
+        errors=batch.errors,
+        output_file_id=batch.output_file_id,
+        error_file_id=batch.error_file_id,
+    )
+
+
+@contextmanager
+def _downloaded(work: Collection) -> Generator[tuple[Path | None, Path | None]]:
+    """The batch's files on local disk: below the artifact root where they are kept, else in a private directory."""
+    batch = work.batch
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="batchor-")))
+
+        def fetch(file_id: str | None, key: str, name: str) -> Path | None:
+            if file_id is None:
+                return None
+            if not work.policies.artifact.persist_raw_output_artifacts:
+                work.provider.download_file_to(file_id, folder / name)
+                return folder / name
+            with work.artifacts.new_file(key) as path:
+                work.provider.download_file_to(file_id, path)
+            return stack.enter_context(work.artifacts.local_file(key))
+
+        output_key, error_key = _raw_keys(work)
+        yield fetch(batch.output_file_id, output_key, "output"), fetch(batch.error_file_id, error_key, "error")
+
+
+def _raw_keys(work: Collection) -> tuple[str, str]:
+    remote_id = str(work.batch.provider_batch_id)
+    return keys.output_key(work.run.run_id, remote_id), keys.error_key(work.run.run_id, remote_id)
+
+
+def _apply(
+    work: Collection, output: Path | None, error: Path | None, rest: Unanswered, failure: BatchFailure | None
+) -> None:
+    store, run, batch = work.host.store, work.run, work.batch
+    ranges = store.ranges(batch.pk)
+    sent = {custom_id(row.item_id, row.attempts + 1) for row in iter_items(store, run.pk, ranges, batch.pk)}
+    index = work.provider.open_outcomes(output_path=output, error_path=error, known_ids=sent)
+    tally = _Tally()
+    try:
+        rows = iter_items(store, run.pk, ranges, batch.pk)
+        parts = store.parts(run.pk, {chunk.part for chunk in ranges})
+        segment = write_segment(
+            work.artifacts,
+            run.run_id,
+            _segment_rows(work, with_metadata(work.artifacts, parts, rows), index, rest, tally),
+        )
+    finally:
+        index.close()
+    work.host.reached("collect.segment_written")
+    if not segment.totals.rows:
+        work.artifacts.remove(segment.key)
+    kept = work.policies.artifact.persist_raw_output_artifacts
+    output_key, error_key = _raw_keys(work)
+    store.settle(
+        run.pk,
+        work.lease,
+        Settlement(
+            batch=batch.pk,
+            target=BatchState.COLLECTED,
+            segment=segment if segment.totals.rows else None,
+            completed=tally.completed,
+            moves=tuple(tally.moves),
+            backoff=_run_backoff(work, failure, tally),
+            output_key=output_key if kept and output else None,
+            error_key=error_key if kept and error else None,
+            pause_reason=QUOTA if failure and failure.error_class == QUOTA else None,
+        ),
+    )
+    work.host.reached("collect.settled")
+    if failure and failure.enqueued_token_limit:
+        store.learn_limit(batch.scope, failure.enqueued_token_limit)
+    _tell(work, tally, failure, index.anomalies)
+
+
+def _segment_rows(
+    work: Collection,
+    rows: Iterator[tuple[ItemRow, str | None]],
+    index: OutcomeIndex,
+    rest: Unanswered,
+    tally: _Tally,
+) -> Generator[SegmentRow]:
+    """Settle row by row, in item order; rows that no line answered are kept only when that ends them."""
+    now, policy = work.host.clock, work.policies.retry
+    for line, (row, metadata_json) in enumerate(rows):
+        sent_as = custom_id(row.item_id, row.attempts + 1)
+        outcome = _read_as_model(index.outcome(sent_as), work.model)
+        verdict = settle(outcome, row, line, policy, now, rest)
+        tally.add(row, verdict)
+        if verdict.final or verdict.ref is not None or verdict.text is not None:
+            yield _segment_row(row, verdict, sent_as, metadata_json)
+
+
+def _read_as_model(outcome: Outcome, model: type[BaseModel] | None) -> Outcome:
+    """An answer that is not the model is a rejection, which keeps its text for diagnosis."""
+    if model is None or not isinstance(outcome, Answer):
+        return outcome
+    try:
+        parse_answer(outcome.text, model)
+    except StructuredOutputError as error:
+        return Rejection(
+            error.error_class,
+            error.message,
+            curable=True,
+            raw_error=error.raw_error,
+            text=outcome.text,
+            usage=outcome.usage,
+            ref=outcome.ref,
+        )
+    return outcome
+
+
+def _segment_row(row: ItemRow, verdict: Verdict, sent_as: str, metadata_json: str | None) -> SegmentRow:
+    failure = verdict.failure
+    raw = None if failure is None or failure.raw_error is None else to_json(failure.raw_error).decode()
+    return SegmentRow(
+        item_index=row.item_index,
+        item_id=row.item_id,
+        group=row.group,
+        final=verdict.final,
+        status=verdict.to.value,
+        attempt_count=verdict.attempts,
+        custom_id=sent_as,
+        text=verdict.text,
+        error_class=failure.error_class if failure else None,
+        error_message=failure.message if failure else None,
+        retryable=failure.retryable if failure else False,
+        raw_error_json=raw,
+        metadata_json=metadata_json,
+        usage=verdict.usage,
+        ref=verdict.ref,
+    )
+
+
+def _run_backoff(work: Collection, failure: BatchFailure | None, tally: _Tally) -> Backoff | None:
+    current = work.host.store.run(work.run.run_id)
+    backoff = current.backoff if current else work.run.backoff
+    if failure is not None and not tally.completed:
+        return after_failure(backoff, work.host.clock, work.policies.retry, failure.error_class)
+    return after_progress(backoff) if tally.completed else None
+
+
+def _tell(work: Collection, tally: _Tally, failure: BatchFailure | None, anomalies: FileAnomalies) -> None:
+    host, run, remote_id = work.host, work.run, work.batch.provider_batch_id
+    if failure is None:
+        host.emit(run, "batch_completed", provider_batch_id=remote_id)
+    else:
+        host.emit(run, "batch_terminal_failure", provider_batch_id=remote_id, error_class=failure.error_class)
+    if tally.completed:
+        host.emit(run, "items_completed", completed_item_count=tally.completed)
+    if tally.failures:
+        counts: JSONObject = dict(tally.failures)
+        host.emit(run, "items_failed", failed_item_count=tally.failures.total(), error_class_counts=counts)
+    if failure and failure.error_class == QUOTA:
+        host.emit(
+            run, "run_auto_paused", control_reason=QUOTA, error_class=QUOTA, phase="collect",
+            provider_batch_id=remote_id,
+        )  # fmt: skip
+    if anomalies != FileAnomalies():
+        log.warning(
+            "odd lines run=%s batch=%s unreadable=%d unknown=%d duplicate=%d",
+            run.run_id, remote_id, anomalies.unreadable, anomalies.unknown_ids, anomalies.duplicates,
+        )  # fmt: skip
+
+
+def _declare_lost(work: Collection, error: ProviderError) -> None:
+    """The files are gone for good. The rows may have been paid, so they fail and are never resent by themselves."""
+    store, run, batch = work.host.store, work.run, work.batch
+    message = f"the provider no longer has the files of this batch ({error.message}); use retry_failed() to pay again"
+    lost = Unanswered("batch_output_lost", message, curable=False)
+    tally = _Tally()
+    ranges = store.ranges(batch.pk)
+    rows = with_metadata(
+        work.artifacts,
+        store.parts(run.pk, {chunk.part for chunk in ranges}),
+        iter_items(store, run.pk, ranges, batch.pk),
+    )
+    segment = write_segment(work.artifacts, run.run_id, _segment_rows(work, rows, _NoOutcomes(), lost, tally))
+    store.settle(
+        run.pk,
+        work.lease,
+        Settlement(batch.pk, BatchState.LOST, segment, 0, tuple(tally.moves), None),
+    )
+    _tell(work, tally, BatchFailure("batch_output_lost", message), FileAnomalies())
+
+
+class _NoOutcomes:
+    """A batch of which nothing can be read."""
+
+    anomalies = FileAnomalies()
+
+    def outcome(self, custom_id: str) -> Outcome:
+        del custom_id
+        return Missing()
+
+    def close(self) -> None:
+        """Nothing is open."""

@@ -1,0 +1,136 @@
+"""Rows with the checkpoint after each, from whatever a job calls its items.
+
+Law: a resumed feed yields exactly the rows after the checkpoint, or raises before the first one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple, cast
+
+from batchor_engine.core.records import IngestPosition
+from batchor_engine.errors import RunMismatchError
+from batchor_engine.models import LINEAGE_KEY, BatchItem, JSONValue
+from batchor_engine.ports.sources import BatchItems, CheckpointedItemSource
+
+PLAIN_KIND = "iterable"
+_NO_ROWS: JSONValue = {"count": 0, "digest": ""}
+
+
+class FedRow(NamedTuple):
+    """An item that is safe to store, its metadata as JSON text, and the checkpoint after it."""
+
+    item: BatchItem[Any]
+    metadata_json: str | None
+    next_checkpoint: JSONValue
+
+
+def first_position(items: BatchItems[Any]) -> IngestPosition:
+    """Where reading `items` begins; reads the content of a checkpointed source for its fingerprint."""
+    if isinstance(items, CheckpointedItemSource):
+        identity = items.source_identity()
+        return IngestPosition(
+            identity.source_kind, identity.source_ref, identity.source_fingerprint, items.initial_checkpoint()
+        )
+    return IngestPosition(PLAIN_KIND, type(items).__name__, "", _NO_ROWS)
+
+
+def check_same_source(run_id: str, stored: IngestPosition, given: IngestPosition) -> None:
+    """RunMismatchError, naming what differs, unless both positions are of one source."""
+    for name in ("source_kind", "source_ref", "source_fingerprint"):
+        old, new = getattr(stored, name), getattr(given, name)
+        if name == "source_ref" and stored.source_kind == PLAIN_KIND:
+            continue
+        if old != new:
+            what = "the content of its source has changed" if name == "source_fingerprint" else f"{name} differs"
+            raise RunMismatchError(
+                f"Run {run_id!r} began with another source: {what} ({old!r} stored, {new!r} given). Start a new "
+                "run_id for the new source, or bring the old one back to finish this run."
+            )
+
+
+def feed(run_id: str, items: BatchItems[Any], position: IngestPosition) -> Iterator[FedRow]:
+    """The rows after `position`."""
+    if isinstance(items, CheckpointedItemSource):
+        source = cast("CheckpointedItemSource[Any]", items)
+        for row in source.iter_from_checkpoint(position.checkpoint):
+            metadata, _ = check_item(row.item)
+            yield FedRow(row.item, metadata, row.next_checkpoint)
+        return
+    yield from _plain(run_id, items, position)
+
+
+def check_same_rows(run_id: str, items: BatchItems[Any], position: IngestPosition) -> None:
+    """After a plain iterable was read to its end: the same rows again, or RunMismatchError. A generator passes."""
+    if isinstance(items, CheckpointedItemSource) or position.source_kind != PLAIN_KIND or iter(items) is items:
+        return
+    for _ in _plain(run_id, items, position):
+        raise RunMismatchError(
+            f"Run {run_id!r} was started with {position.next_index} rows and now got more: start a new run_id for them."
+        )
+
+
+def _plain(run_id: str, items: BatchItems[Any], position: IngestPosition) -> Iterator[FedRow]:
+    """A chain of hashes over ids, payloads and metadata recognises the rows that are already stored."""
+    checkpoint = cast("dict[str, Any]", position.checkpoint)
+    skip, wanted = int(checkpoint["count"]), str(checkpoint["digest"])
+    rows = iter(items)
+    if skip and rows is items:
+        raise RunMismatchError(
+            f"Run {run_id!r} has stored {skip} rows, and a generator cannot be continued in the middle: pass a list or "
+            "a source with checkpoints (CsvItemSource, …), or start a new run_id."
+        )
+    digest, count = "", 0
+    for item in rows:
+        metadata, content = check_item(item)
+        digest, count = _chained(digest, item.item_id, content), count + 1
+        if count == skip and digest != wanted:
+            raise _other_rows(run_id, skip)
+        if count > skip:
+            yield FedRow(item, metadata, {"count": count, "digest": digest})
+    if count < skip:
+        raise _other_rows(run_id, skip)
+
+
+def _other_rows(run_id: str, count: int) -> RunMismatchError:
+    return RunMismatchError(
+        f"Run {run_id!r} has stored {count} rows, and the given items do not begin with the same ids and payloads: "
+        "pass the same items to go on, or start a new run_id."
+    )
+
+
+def _chained(digest: str, item_id: str, content: bytes) -> str:
+    mix = hashlib.blake2b(digest.encode(), digest_size=16)
+    mix.update(item_id.encode("utf-8", "surrogatepass") + b"\0" + content)
+    return mix.hexdigest()
+
+
+def check_item(item: object) -> tuple[str | None, bytes]:
+    """Metadata as JSON text (None when empty) and the item's content as bytes; TypeError or ValueError names it."""
+    if not isinstance(item, BatchItem):
+        raise TypeError(f"items must be BatchItem objects, not {type(item).__name__} ({str(item)[:60]!r})")
+    item = cast("BatchItem[Any]", item)
+    if not isinstance(cast(object, item.item_id), str):
+        raise TypeError(f"item_id must be a string, not {type(item.item_id).__name__} ({item.item_id!r})")
+    if not item.item_id:
+        raise ValueError("item_id must not be empty: it is the key of the result")
+    metadata = _metadata_json(item)
+    payload = _json(item.payload, item.item_id, "payload")
+    return metadata, f"{payload}\0{metadata or ''}".encode("utf-8", "surrogatepass")
+
+
+def _metadata_json(item: BatchItem[Any]) -> str | None:
+    if not isinstance(cast(object, item.metadata), dict):
+        raise TypeError(f"item {item.item_id!r}: metadata must be an object, not {type(item.metadata).__name__}")
+    if not isinstance(item.metadata.get(LINEAGE_KEY, {}), dict):
+        raise TypeError(f"item {item.item_id!r}: metadata key {LINEAGE_KEY!r} is reserved and must be an object")
+    return _json(item.metadata, item.item_id, "metadata") if item.metadata else None
+
+
+def _json(value: Any, item_id: str, what: str) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"item {item_id!r}: {what} cannot be written as JSON ({error})") from None

@@ -1,0 +1,96 @@
+"""Holding a lease while working: taken, prolonged by a heartbeat, given back.
+
+Law: one owner advances a resource at a time. A process that was away too long finds its fence refused by the store.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from batchor_engine.core.ownership import Owner, is_provably_dead, parse_owner
+from batchor_engine.core.records import Lease
+from batchor_engine.errors import BatchorError
+from batchor_engine.ports.state import StateStore
+
+LEASE_SEC = 60.0
+_HEARTBEAT_SEC = LEASE_SEC / 4
+
+
+@contextmanager
+def held(store: StateStore, resource: str) -> Generator[Lease | None]:
+    """The lease on `resource`, or None where another owner that may be alive has it."""
+    me = _this_process()
+    taken = store.acquire(resource, str(me), LEASE_SEC)
+    if isinstance(taken, str) and is_provably_dead(taken, me, _started_of_holder(taken)):
+        taken = store.acquire(resource, str(me), LEASE_SEC, dead_owner=taken)
+    if isinstance(taken, str):
+        yield None
+        return
+    with _heartbeat(store, taken):
+        try:
+            yield taken
+        finally:
+            store.release(taken)
+
+
+@contextmanager
+def _heartbeat(store: StateStore, lease: Lease) -> Generator[None]:
+    """Prolong the lease now and then; when that fails the next write finds out, so failing here is silent."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(_HEARTBEAT_SEC):
+            with suppress(BatchorError):
+                store.renew(lease, LEASE_SEC)
+
+    thread = threading.Thread(target=beat, name=f"batchor-lease-{lease.fence}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _this_process() -> Owner:
+    pid = os.getpid()
+    return Owner(
+        # "/" separates the fields of an owner's name.
+        host=socket.gethostname().replace("/", "_"),
+        boot=_read("/proc/sys/kernel/random/boot_id"),
+        namespace=_namespace(),
+        pid=pid,
+        started=_started_of(pid) or "",
+        token=uuid.uuid4().hex[:12],
+    )
+
+
+def _started_of_holder(holder: str) -> str | None:
+    owner = parse_owner(holder)
+    return None if owner is None else _started_of(owner.pid)
+
+
+def _started_of(pid: int) -> str | None:
+    """Start time of a process in clock ticks since boot, from /proc; None where it does not run or cannot be asked."""
+    text = _read(f"/proc/{pid}/stat")
+    # The command name, in parentheses, may hold spaces; the start time is the 20th field after it.
+    fields = text.rpartition(")")[2].split()
+    return fields[19] if len(fields) > 19 and fields[0] != "Z" else None
+
+
+def _namespace() -> str:
+    with suppress(OSError):
+        return str(os.readlink("/proc/self/ns/pid"))
+    return ""
+
+
+def _read(path: str) -> str:
+    with suppress(OSError):
+        return Path(path).read_text(encoding="utf-8").strip()
+    return ""

@@ -1,0 +1,186 @@
+"""What every step of the runtime needs at hand: store, files, provider, clock, observer.
+
+Law: an event is told after its commit, and an observer that fails changes nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import BaseModel
+
+from batchor_engine.config import OpenAIConnection, ProviderConfig, ProviderKind
+from batchor_engine.core.records import RunRecord
+from batchor_engine.errors import ModelResolutionError
+from batchor_engine.events import Observer, RunEvent
+from batchor_engine.job import BatchJob
+from batchor_engine.models import ArtifactPolicy, ChunkPolicy, JSONObject, JSONValue, RetryPolicy
+from batchor_engine.ports.artifacts import ArtifactStore
+from batchor_engine.ports.providers import BatchProvider, StructuredOutputSchema
+from batchor_engine.ports.state import StateStore
+from batchor_engine.states import RunControlState
+
+log = logging.getLogger("batchor_engine")
+
+Codec = Callable[[Mapping[str, JSONValue]], ProviderConfig]
+
+
+@dataclass
+class Host:
+    """The effects of one runner. `reached` is called at every crash point by name; tests trip over it."""
+
+    store: StateStore
+    load_config: Codec
+    make_provider: Callable[[ProviderConfig], BatchProvider]
+    open_artifacts: Callable[[str], ArtifactStore]
+    connection: OpenAIConnection
+    observer: Observer | None
+    sleep: Callable[[float], None]
+    given_artifacts: ArtifactStore | None = None
+    temp_root: str | Path | None = None
+    reached: Callable[[str], None] = field(default=lambda _name: None)
+    _artifacts: dict[str, ArtifactStore] = field(default_factory=dict[str, ArtifactStore])
+    _providers: dict[str, BatchProvider] = field(default_factory=dict[str, BatchProvider])
+    _jobs: dict[str, BatchJob[Any, Any]] = field(default_factory=dict[str, "BatchJob[Any, Any]"])
+    _models: dict[str, type[BaseModel]] = field(default_factory=dict[str, type[BaseModel]])
+    _private_root: tempfile.TemporaryDirectory[str] | None = None
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    @property
+    def clock(self) -> float:
+        return self.store.now().timestamp()
+
+    def artifact_root(self) -> str:
+        """Where a new run's files go: the given store, else temp_root, else beside the database, else a private one."""
+        if self.given_artifacts is not None:
+            return self.given_artifacts.location
+        if self.temp_root is not None:
+            return str(Path(self.temp_root).expanduser().absolute())
+        return self.store.default_artifact_root or self._make_private_root()
+
+    def _make_private_root(self) -> str:
+        with self._lock:
+            if self._private_root is None:
+                self._private_root = tempfile.TemporaryDirectory(prefix="batchor-")
+            return self._private_root.name
+
+    def artifacts(self, run: RunRecord) -> ArtifactStore:
+        """The store of a run's files: the one given to the runner, else the place recorded in the run."""
+        if self.given_artifacts is not None:
+            return self.given_artifacts
+        with self._lock:
+            if run.artifact_root not in self._artifacts:
+                self._artifacts[run.artifact_root] = self.open_artifacts(run.artifact_root)
+            return self._artifacts[run.artifact_root]
+
+    def provider(self, config: ProviderConfig) -> BatchProvider:
+        """A provider for a job's config, with the runner's connection filled in; not kept."""
+        return self.make_provider(self.connection.apply(config))
+
+    def provider_of(self, run: RunRecord) -> BatchProvider:
+        """The provider that this process uses for a run; its key is only asked for by a remote call."""
+        with self._lock:
+            if run.run_id not in self._providers:
+                self._providers[run.run_id] = self.provider(self.config_of(run))
+            return self._providers[run.run_id]
+
+    def attach(self, run_id: str, job: BatchJob[Any, Any]) -> None:
+        """Keep a job while its run goes on, so that any handle of this process can read on from its source."""
+        with self._lock:
+            self._jobs[run_id] = job
+            self._providers[run_id] = self.provider(job.provider_config)
+            if job.structured_output is not None:
+                self._models[run_id] = job.structured_output
+
+    def job_of(self, run_id: str) -> BatchJob[Any, Any] | None:
+        return self._jobs.get(run_id)
+
+    def model_of(self, run: RunRecord) -> type[BaseModel] | None:
+        """The run's model: its job's, else imported again from where it was defined."""
+        return self._models.get(run.run_id) or resolve_model(policies_of(run).model_home)
+
+    def forget(self, run_id: str) -> None:
+        """Drop the source and the provider of a finished run."""
+        with self._lock:
+            self._providers.pop(run_id, None)
+            self._jobs.pop(run_id, None)
+
+    def config_of(self, run: RunRecord) -> ProviderConfig:
+        return self.load_config(cast("Mapping[str, JSONValue]", run.config["provider"]))
+
+    def emit(self, run: RunRecord | str, event_type: str, **data: JSONValue) -> None:
+        """Tell the observer, whose failure is logged and otherwise ignored."""
+        run_id = run if isinstance(run, str) else run.run_id
+        log.debug("%s run=%s", event_type, run_id)
+        if self.observer is None:
+            return
+        kind = None if isinstance(run, str) else provider_kind(run)
+        try:
+            self.observer(RunEvent(event_type, run_id, kind, data))
+        except Exception:
+            log.warning("observer failed on %s of run %s", event_type, run_id, exc_info=True)
+
+    def close(self) -> None:
+        if self._private_root is not None:
+            self._private_root.cleanup()
+
+
+def pause_for(host: Host, run: RunRecord, reason: str, *, phase: str, provider_batch_id: str | None = None) -> None:
+    """Pause a running run for a reason an operator must see; never overrides a cancel."""
+    changed = host.store.set_control(run.run_id, RunControlState.PAUSED, reason=reason)
+    if changed.control is RunControlState.PAUSED and changed.control_reason == reason:
+        known: JSONObject = {} if provider_batch_id is None else {"provider_batch_id": provider_batch_id}
+        host.emit(run, "run_auto_paused", control_reason=reason, error_class=reason, phase=phase, **known)
+
+
+def provider_kind(run: RunRecord) -> ProviderKind | None:
+    name = cast("JSONObject", run.config["provider"]).get("provider_kind")
+    return ProviderKind(name) if name in set(ProviderKind) else None
+
+
+@dataclass(frozen=True)
+class RunPolicies:
+    """The parts of a stored run config that decisions are made with."""
+
+    chunk: ChunkPolicy
+    retry: RetryPolicy
+    artifact: ArtifactPolicy
+    batch_metadata: dict[str, str]
+    schema: StructuredOutputSchema | None
+    model_home: tuple[str, str] | None
+
+
+def policies_of(run: RunRecord) -> RunPolicies:
+    compared = cast("dict[str, Any]", run.config["compared"])
+    schema, model = compared.get("schema"), compared.get("model")
+    return RunPolicies(
+        chunk=ChunkPolicy(**compared["chunk_policy"]),
+        retry=RetryPolicy(**compared["retry_policy"]),
+        artifact=ArtifactPolicy.from_payload(compared["artifact_policy"]),
+        batch_metadata=compared["batch_metadata"],
+        schema=StructuredOutputSchema(schema["name"], cast("JSONObject", run.config["schema"])) if schema else None,
+        model_home=(model["module"], model["qualname"]) if model else None,
+    )
+
+
+def resolve_model(home: tuple[str, str] | None) -> type[BaseModel] | None:
+    """Import a run's model again; None for a text job, ModelResolutionError where it cannot be found."""
+    if home is None:
+        return None
+    module_name, qualname = home
+    try:
+        found: Any = importlib.import_module(module_name)
+        for name in qualname.split("."):
+            found = getattr(found, name)
+    except (ImportError, AttributeError, ValueError):
+        raise ModelResolutionError(module_name, qualname) from None
+    if not (isinstance(found, type) and issubclass(found, BaseModel)):
+        raise ModelResolutionError(module_name, qualname)
+    return found

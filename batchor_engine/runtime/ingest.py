@@ -1,0 +1,268 @@
+"""Source → sealed request parts. A row is rendered once; from then on only its bytes travel.
+
+Law: rows, their part and the checkpoint after them are stored in one transaction, after the part is whole on disk.
+Whatever ends a slice (deadline, pause, exception), the rows before it are kept and none is skipped.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, BinaryIO, cast
+
+from pydantic_core import from_json
+
+from batchor_engine.artifacts import keys
+from batchor_engine.core.identity import custom_id
+from batchor_engine.core.packing import Load, PackLimits
+from batchor_engine.core.records import IngestPosition, ItemRow, Lease, NewItem, NewPart, NewSegment, RunRecord
+from batchor_engine.core.segment import SegmentRow
+from batchor_engine.core.tokens import ratio_tokens
+from batchor_engine.core.types import BatchRequestLine
+from batchor_engine.errors import BatchorError, PromptBuildError
+from batchor_engine.job import BatchJob
+from batchor_engine.models import GROUP_KEY, BatchItem, PromptParts
+from batchor_engine.ports.providers import BatchProvider
+from batchor_engine.runtime.feed import FedRow, feed
+from batchor_engine.runtime.host import Host, RunPolicies, policies_of
+from batchor_engine.runtime.segments import failed_row, write_segment
+from batchor_engine.runtime.sidecar import sidecar_line
+from batchor_engine.states import ItemStatus
+
+
+@dataclass
+class _Part:
+    """A part while it is filled: what is in it, and the position after its last row."""
+
+    first_index: int
+    position: IngestPosition
+    items: list[NewItem] = field(default_factory=list[NewItem])
+    failures: list[SegmentRow] = field(default_factory=list[SegmentRow])
+    load: Load = field(default_factory=Load)
+    error: BaseException | None = None
+
+
+class Ingestion:
+    """Reads one job into one run; each call of seal_next() stores one part."""
+
+    def __init__(self, host: Host, run: RunRecord, lease: Lease, job: BatchJob[Any, Any], provider: BatchProvider):
+        self._host, self._run, self._lease, self._job, self._provider = host, run, lease, job, provider
+        self._policies: RunPolicies = policies_of(run)
+        self._artifacts = host.artifacts(run)
+        self._position = run.ingest
+        self._limits = self._pack_limits()
+        self._rows: Iterator[FedRow] = feed(run.run_id, job.items, run.ingest)
+        self._held_over: tuple[FedRow, bytes, int] | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self._position.finished
+
+    def step(self, stop: Callable[[], bool]) -> bool:
+        """Store the next part, cut short when `stop` says so; True while there is more to read.
+
+        What the source or build_prompt raised comes out after the rows before it are stored.
+        """
+        try:
+            return self._seal_next(stop)
+        except _NothingWritten as nothing:
+            # A slice that held no sendable row at all has no file.
+            self._store(nothing.part, None)
+            return self._after(nothing.part)
+
+    def _seal_next(self, stop: Callable[[], bool]) -> bool:
+        with _new_part_files(self._artifacts, self._run.run_id) as (part_key, lines, sidecar):
+            part = self._fill(lines, sidecar, stop)
+            if not part.load.items:
+                raise _NothingWritten(part)
+        self._store(part, part_key)
+        return self._after(part)
+
+    def _after(self, part: _Part) -> bool:
+        if part.error is not None:
+            raise part.error
+        return not self._position.finished
+
+    def _fill(self, lines: BinaryIO, sidecar: BinaryIO, stop: Callable[[], bool]) -> _Part:
+        part = _Part(self._position.next_index, self._position)
+        try:
+            for fed, line, tokens in self._rendered():
+                weight = Load(1, len(line), tokens)
+                if not weight.within(self._limits):
+                    self._fail(part, fed, line, tokens)
+                elif not (part.load + weight).within(self._limits):
+                    self._held_over = fed, line, tokens
+                    return part
+                else:
+                    self._add(part, lines, sidecar, fed, line, tokens)
+                if stop():
+                    return part
+            part.position = replace(part.position, finished=True)
+        except Exception as error:  # noqa: BLE001 - a source or a prompt is user code; its rows so far must be stored
+            part.error = error
+        return part
+
+    def _rendered(self) -> Generator[tuple[FedRow, bytes, int]]:
+        if self._held_over is not None:
+            held, self._held_over = self._held_over, None
+            yield held
+        for fed in self._rows:
+            line = self._render(fed.item)
+            yield fed, line, self._tokens(line)
+
+    def _render(self, item: BatchItem[Any]) -> bytes:
+        parts = build_parts(self._run.run_id, self._job, item)
+        try:
+            line = self._provider.render_request(
+                custom_id=custom_id(item.item_id, 1), prompt_parts=parts, structured_output=self._policies.schema
+            )
+        except BatchorError:
+            raise
+        except Exception as error:
+            raise PromptBuildError(self._run.run_id, item.item_id, f"{type(error).__name__}: {error}") from error
+        return line + b"\n"
+
+    def _tokens(self, line: bytes) -> int:
+        ratio = self._policies.chunk.chars_per_token
+        if self._limits.max_tokens is None:
+            # Bytes, not characters: never below what a tokenizer-free estimate of characters would say.
+            return ratio_tokens(len(line), ratio)
+        request = cast("BatchRequestLine", from_json(line))
+        return self._provider.estimate_request_tokens(request, chars_per_token=ratio)
+
+    def _pack_limits(self) -> PackLimits:
+        chunk = self._policies.chunk
+        budget = self._job.provider_config.budget_limits()
+        return PackLimits(chunk.max_requests, chunk.max_file_bytes, budget.per_batch_limit)
+
+    def _add(self, part: _Part, lines: BinaryIO, sidecar: BinaryIO, fed: FedRow, line: bytes, tokens: int) -> None:
+        index = part.position.next_index
+        group = _group_of(fed.item)
+        lines.write(line)
+        sidecar.write(sidecar_line(index, fed.item.item_id, custom_id(fed.item.item_id, 1), line, fed.metadata_json))
+        part.items.append(NewItem(index, fed.item.item_id, part.load.bytes, len(line), tokens, group, failed=False))
+        part.load += Load(1, len(line), tokens)
+        part.position = _next(part.position, fed)
+
+    def _fail(self, part: _Part, fed: FedRow, line: bytes, tokens: int) -> None:
+        """A row above a limit is stored as failed; it is never sent, not even alone."""
+        error_class, message = self._too_large(line, tokens)
+        index, group = part.position.next_index, _group_of(fed.item)
+        part.items.append(NewItem(index, fed.item.item_id, 0, len(line), tokens, group, failed=True))
+        row = ItemRow(index, fed.item.item_id, ItemStatus.FAILED_PERMANENT, 0, 0, 0, None, 0, 0, tokens, group)
+        part.failures.append(failed_row(row, error_class=error_class, message=message, metadata_json=fed.metadata_json))
+        part.position = _next(part.position, fed)
+
+    def _too_large(self, line: bytes, tokens: int) -> tuple[str, str]:
+        limits, budget = self._limits, self._job.provider_config.budget_limits()
+        if len(line) > limits.max_bytes:
+            return "request_exceeds_file_limit", (
+                f"the request has {len(line)} bytes, a request file may have {limits.max_bytes} (ChunkPolicy."
+                "max_file_bytes)"
+            )
+        if budget.effective_limit is not None and tokens > budget.effective_limit:
+            return "openai_request_exceeds_inflight_token_limit", (
+                f"the request has about {tokens} tokens, {budget.effective_limit} may be enqueued at once"
+            )
+        return "openai_request_exceeds_batch_token_limit", (
+            f"the request has about {tokens} tokens, a batch may have {limits.max_tokens}"
+        )
+
+    def _store(self, part: _Part, part_key: str | None) -> None:
+        failures: NewSegment | None = None
+        if part.failures:
+            failures = write_segment(self._artifacts, self._run.run_id, part.failures)
+        if not part.items and part.error is not None:
+            return
+        self._host.reached("ingest.part_written")
+        try:
+            self._host.store.append_part(
+                self._run.pk,
+                self._lease,
+                part=None if part_key is None else _sealed(part, part_key),
+                items=part.items,
+                position=part.position,
+                failures=failures,
+            )
+        except BatchorError:
+            self._remove_files(part_key, failures)
+            raise
+        self._host.reached("ingest.part_stored")
+        self._position = part.position
+        self._tell(part)
+
+    def _remove_files(self, part_key: str | None, failures: NewSegment | None) -> None:
+        """Nothing points to files whose transaction was refused."""
+        for key in (part_key, part_key and keys.sidecar_key(part_key), failures and failures.key):
+            if key:
+                self._artifacts.remove(key)
+
+    def _tell(self, part: _Part) -> None:
+        if not part.items:
+            return
+        self._host.emit(
+            self._run,
+            "items_ingested",
+            chunk_item_count=len(part.items),
+            last_item_index=part.items[-1].item_index,
+        )
+        if part.failures:
+            counts: dict[str, Any] = {}
+            for row in part.failures:
+                counts[str(row.error_class)] = counts.get(str(row.error_class), 0) + 1
+            self._host.emit(self._run, "items_failed", failed_item_count=len(part.failures), error_class_counts=counts)
+
+
+class _NothingWritten(Exception):  # noqa: N818 - not an error: it makes the part's empty files vanish
+    def __init__(self, part: _Part) -> None:
+        self.part = part
+        super().__init__()
+
+
+def build_parts(run_id: str, job: BatchJob[Any, Any], item: BatchItem[Any]) -> PromptParts:
+    """Call build_prompt for one row; PromptBuildError names the row, TypeError a result that is no prompt."""
+    try:
+        prompt: Any = job.build_prompt(item)
+    except Exception as error:
+        raise PromptBuildError(run_id, item.item_id, f"{type(error).__name__}: {error}") from error
+    if isinstance(prompt, str):
+        return PromptParts(prompt)
+    if not isinstance(prompt, PromptParts):
+        raise TypeError(
+            f"build_prompt must return PromptParts or a string, but returned {type(prompt).__name__} for item "
+            f"{item.item_id!r}"
+        )
+    return prompt
+
+
+@contextmanager
+def _new_part_files(artifacts: Any, run_id: str) -> Generator[tuple[str, BinaryIO, BinaryIO]]:
+    """A part and its sidecar, both whole or neither: the sidecar first, because the part is what rows point to."""
+    part_key = keys.request_key(run_id, uuid.uuid4().hex)
+    with artifacts.open_write(part_key) as lines, artifacts.open_write(keys.sidecar_key(part_key)) as sidecar:
+        yield part_key, lines, sidecar
+
+
+def _sealed(part: _Part, part_key: str) -> NewPart:
+    sendable = [item for item in part.items if not item.failed]
+    return NewPart(
+        key=part_key,
+        sidecar_key=keys.sidecar_key(part_key),
+        first_index=sendable[0].item_index,
+        last_index=sendable[-1].item_index,
+        items=len(sendable),
+        bytes=part.load.bytes,
+        tokens=part.load.tokens,
+    )
+
+
+def _next(position: IngestPosition, fed: FedRow) -> IngestPosition:
+    return replace(position, checkpoint=fed.next_checkpoint, next_index=position.next_index + 1)
+
+
+def _group_of(item: BatchItem[Any]) -> int:
+    """Rows of one run may belong to numbered groups (a host's partitions), named in their metadata."""
+    group = item.metadata.get(GROUP_KEY, 0)
+    return group if isinstance(group, int) and not isinstance(group, bool) else 0

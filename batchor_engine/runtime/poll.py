@@ -1,0 +1,114 @@
+"""Asking the provider how batches stand: few calls, no downloads, no lease.
+
+Law: a poll error is not a verdict. What was seen is a fact and is written forward only; what was not seen stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+
+from batchor_engine.core.polling import PAGE_SIZE, is_news, max_pages, observation
+from batchor_engine.core.records import BatchRecord, Observation, RunRecord
+from batchor_engine.errors import ProviderError, ProviderErrorKind
+from batchor_engine.models import PollReport
+from batchor_engine.ports.providers import BatchProvider
+from batchor_engine.runtime.host import Host
+from batchor_engine.states import BatchState, RunControlState
+
+# Batches that no list page showed are asked for one by one, this many a poll, the longest unseen first.
+_SINGLES = 10
+
+
+def poll(
+    host: Host, *, run_pk: int | None = None, paused_too: bool = False, stop: Callable[[], bool] = lambda: False
+) -> PollReport:
+    """Look at the active batches of one run, or of all runs; those of paused runs only with `paused_too`."""
+    look = _Look(host, stop)
+    batches = host.store.batches(run_pk=run_pk, states={BatchState.SUBMITTED})
+    runs = {run_id: host.store.run(run_id) for run_id in {batch.run_id for batch in batches}}
+    for account, members in groupby(sorted(batches, key=lambda one: (one.account, one.pk)), lambda one: one.account):
+        wanted = [one for one in members if paused_too or _is_watched(runs[one.run_id])]
+        if wanted and not stop():
+            look.at_account(account, wanted, runs)
+    return look.report()
+
+
+def _is_watched(run: RunRecord | None) -> bool:
+    return run is not None and run.control is not RunControlState.PAUSED
+
+
+class _Look:
+    """One poll in progress: what it asked, saw and could not see."""
+
+    def __init__(self, host: Host, stop: Callable[[], bool]) -> None:
+        self._host, self._stop = host, stop
+        self._calls = self._seen = self._ended = 0
+        self._complete = True
+        self._errors: list[str] = []
+
+    def report(self) -> PollReport:
+        return PollReport(self._calls, self._seen, self._ended, self._complete, tuple(self._errors))
+
+    def at_account(self, account: str, batches: Sequence[BatchRecord], runs: dict[str, RunRecord | None]) -> None:
+        """Look at the batches of one account with a client of that account."""
+        run = runs[batches[0].run_id]
+        assert run is not None
+        try:
+            provider = self._host.provider_of(run)
+            if provider.account_label != account:
+                self._miss(batches, f"this process speaks for account {provider.account_label}, not for {account}")
+                return
+            unseen = {str(batch.provider_batch_id): batch for batch in batches}
+            if provider.lists_batches and len(unseen) > 1:
+                self._by_pages(provider, unseen)
+            self._one_by_one(provider, unseen)
+        except ProviderError as error:
+            self._miss(batches, error.message)
+            if error.kind is ProviderErrorKind.AUTH:
+                raise
+
+    def _by_pages(self, provider: BatchProvider, unseen: dict[str, BatchRecord]) -> None:
+        after: str | None = None
+        for _ in range(max_pages(len(unseen))):
+            if not unseen or self._stop():
+                return
+            self._calls += 1
+            page = provider.list_batches(after=after, limit=PAGE_SIZE)
+            found = [(unseen.pop(remote["id"]), remote) for remote in page.records if remote["id"] in unseen]
+            self._record([observation(batch, remote) for batch, remote in found], [batch for batch, _ in found])
+            if page.next_after is None:
+                return
+            after = page.next_after
+
+    def _one_by_one(self, provider: BatchProvider, unseen: dict[str, BatchRecord]) -> None:
+        oldest_look = sorted(unseen.values(), key=lambda batch: batch.polled_at or 0.0)
+        for batch in oldest_look[:_SINGLES]:
+            if self._stop():
+                break
+            self._calls += 1
+            remote = provider.get_batch(str(batch.provider_batch_id))
+            self._record([observation(batch, remote)], [batch])
+            del unseen[str(batch.provider_batch_id)]
+        self._complete = self._complete and not unseen
+
+    def _record(self, seen: list[Observation], batches: list[BatchRecord]) -> None:
+        self._seen += len(seen)
+        news = [one for one, batch in zip(seen, batches, strict=True) if is_news(batch, one)]
+        ended = set(self._host.store.observe(news))
+        self._ended += len(ended)
+        for one, batch in zip(seen, batches, strict=True):
+            self._host.emit(
+                batch.run_id, "batch_polled", provider_batch_id=batch.provider_batch_id, status=one.remote_status
+            )
+
+    def _miss(self, batches: Sequence[BatchRecord], why: str) -> None:
+        self._complete = False
+        self._errors.append(why)
+        for batch in batches:
+            self._host.emit(
+                batch.run_id,
+                "batch_poll_retry",
+                provider_batch_id=batch.provider_batch_id,
+                error_class="control_plane_transient",
+            )

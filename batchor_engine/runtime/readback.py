@@ -1,0 +1,145 @@
+"""Reading results back: by item order, by terminal sequence, with the raw record where it is still kept.
+
+Law: reading needs no key, no provider and no lease, and holds a few rows at a time. Only a structured output needs the
+model's class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from itertools import islice
+from typing import BinaryIO
+
+from pydantic import BaseModel
+from pydantic_core import from_json
+
+from batchor_engine.core.outcomes import LineRef
+from batchor_engine.core.records import BatchRecord, RunRecord, SegmentRecord
+from batchor_engine.core.segment import SegmentRow
+from batchor_engine.models import BatchResultItem, JSONObject, TerminalResultsPage
+from batchor_engine.results.items import result_of
+from batchor_engine.results.merge import MergeInput, merge_by_index
+from batchor_engine.results.segments import read_rows
+from batchor_engine.runtime.host import Host
+
+ModelOf = Callable[[], type[BaseModel] | None]
+
+
+def iter_results(host: Host, run: RunRecord, model: type[BaseModel] | None, *, raw: bool) -> Iterator[BatchResultItem]:
+    """Final results in item order; with `raw`, each with the provider's record where it is kept."""
+    segments = host.store.segments(run.pk)
+    with _RawFiles(host, run, raw) as files:
+
+        def rows_of(segment: SegmentRecord) -> Iterator[tuple[SegmentRow, BatchResultItem]]:
+            reader = files.reader(segment)
+            return ((row, result_of(row, model, reader)) for row in _rows(host, run, segment))
+
+        # The merge orders rows; a result needs its segment's raw file, so it is made before rows are mixed.
+        made: dict[int, BatchResultItem] = {}
+
+        def open_segment(segment: SegmentRecord) -> Iterator[SegmentRow]:
+            for row, result in rows_of(segment):
+                made[row.item_index] = result
+                yield row
+
+        inputs = [
+            MergeInput(segment.totals.first_index, lambda one=segment: open_segment(one))
+            for segment in segments
+            if segment.totals.final_rows
+        ]
+        for row in merge_by_index(inputs):
+            yield made.pop(row.item_index)
+
+
+def read_page(
+    host: Host, run: RunRecord, model: type[BaseModel] | None, *, after_sequence: int, limit: int | None
+) -> TerminalResultsPage:
+    """Results after a cursor in the order in which they became terminal."""
+    pairs = list(iter_terminal(host, run, model, after_sequence=after_sequence, limit=limit))
+    cursor = pairs[-1][0] if pairs else after_sequence
+    return TerminalResultsPage(run.run_id, [result for _, result in pairs], cursor)
+
+
+def iter_terminal(
+    host: Host, run: RunRecord, model: type[BaseModel] | None, *, after_sequence: int, limit: int | None
+) -> Iterator[tuple[int, BatchResultItem]]:
+    """Sequence and result, after a cursor; a row that retry_failed() superseded has no sequence any more."""
+    check_page(after_sequence, limit)
+    return islice(_terminal(host, run, model, after_sequence), limit)
+
+
+def check_page(after_sequence: int, limit: int | None) -> None:
+    if after_sequence < 0:
+        raise ValueError(f"after_sequence must not be negative, but is {after_sequence}")
+    if limit is not None and limit < 0:
+        raise ValueError(f"limit must not be negative, but is {limit}")
+
+
+def _terminal(
+    host: Host, run: RunRecord, model: type[BaseModel] | None, after_sequence: int
+) -> Generator[tuple[int, BatchResultItem]]:
+    with _RawFiles(host, run, raw=True) as files:
+        for segment in host.store.segments(run.pk, after_sequence=after_sequence):
+            reader = files.reader(segment)
+            skip = max(0, after_sequence - segment.first_sequence + 1)
+            for sequence, row in _numbered(host, run, segment, skip):
+                yield sequence, result_of(row, model, reader)
+
+
+def _rows(host: Host, run: RunRecord, segment: SegmentRecord) -> Iterator[SegmentRow]:
+    return (row for _, row in _numbered(host, run, segment, 0))
+
+
+def _numbered(host: Host, run: RunRecord, segment: SegmentRecord, skip: int) -> Generator[tuple[int, SegmentRow]]:
+    gone = host.store.superseded_indexes(run.pk, segment) if segment.superseded else set[int]()
+    with host.artifacts(run).local_file(segment.key) as path:
+        rows = read_rows(path, final_only=True, skip=skip)
+        for sequence, row in enumerate(rows, start=segment.first_sequence + skip):
+            if row.item_index not in gone:
+                yield sequence, row
+
+
+class _RawFiles:
+    """Open raw files of the batches whose rows are being read."""
+
+    def __init__(self, host: Host, run: RunRecord, raw: bool) -> None:
+        self._host, self._run = host, run
+        self._batches: dict[int, BatchRecord] = {}
+        self._stack = ExitStack()
+        self._open: dict[str, BinaryIO | None] = {}
+        self._wanted = raw
+
+    def __enter__(self) -> _RawFiles:
+        if self._wanted:
+            self._batches = {batch.pk: batch for batch in self._host.store.batches(run_pk=self._run.pk)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def reader(self, segment: SegmentRecord) -> Callable[[LineRef], JSONObject | None] | None:
+        """How to load a raw record of this segment; None where no raw file is kept."""
+        batch = self._batches.get(segment.batch or 0)
+        if batch is None or not (batch.output_key or batch.error_key):
+            return None
+
+        def read(ref: LineRef) -> JSONObject | None:
+            key = batch.output_key if ref.file == "output" else batch.error_key
+            stream = self._stream(key) if key else None
+            if stream is None:
+                return None
+            stream.seek(ref.offset)
+            return from_json(stream.read(ref.length))
+
+        return read
+
+    def _stream(self, key: str) -> BinaryIO | None:
+        if key not in self._open:
+            try:
+                path = self._stack.enter_context(self._host.artifacts(self._run).local_file(key))
+                self._open[key] = self._stack.enter_context(path.open("rb"))
+            except FileNotFoundError:
+                # Pruned by hand: the text and the parsed answer are in the segment.
+                self._open[key] = None
+        return self._open[key]

@@ -1,0 +1,202 @@
+"""A handle on one run. It holds nothing that the store does not know, but for the job its process may have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from batchor_engine.core.records import RunRecord
+from batchor_engine.core.summary import batch_info, summarize
+from batchor_engine.errors import RunNotFinishedError
+from batchor_engine.models import (
+    BatchInfo,
+    BatchResultItem,
+    RunSnapshot,
+    RunSummary,
+    RunUsage,
+    TerminalResultsExportResult,
+    TerminalResultsPage,
+)
+from batchor_engine.runtime import control, steps
+from batchor_engine.runtime.advance import read_run
+from batchor_engine.runtime.export import export_terminal
+from batchor_engine.runtime.host import Host, policies_of
+from batchor_engine.runtime.readback import iter_results, read_page
+from batchor_engine.states import RUN_TERMINAL, RunControlState, RunLifecycleStatus
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from batchor_engine.runtime.runner import BatchRunner
+
+
+class Run:
+    """One run of a runner's store. `status`, `control_state` and `is_finished` are as of the last call that read."""
+
+    def __init__(self, *, runner: BatchRunner, run_id: str, summary: RunSummary) -> None:
+        self.run_id = run_id
+        self._runner = runner
+        self._summary = summary
+
+    def __repr__(self) -> str:
+        return f"Run({self.run_id!r}, {self.status.value})"
+
+    @property
+    def status(self) -> RunLifecycleStatus:
+        return self._summary.status
+
+    @property
+    def control_state(self) -> RunControlState:
+        return self._summary.control_state
+
+    @property
+    def control_reason(self) -> str | None:
+        return self._summary.control_reason
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status in RUN_TERMINAL
+
+    # --- going on
+
+    def refresh(self, deadline: float | None = None) -> RunSummary:
+        """One cycle: look at the provider, collect what ended, submit what can go. Nothing while paused.
+
+        `deadline` bounds the cycle in seconds from now; what is cut short goes on in the next one.
+        """
+        steps.refresh(self._runner.host, self.run_id, deadline)
+        return self.summary()
+
+    def advance(self, *, deadline: float | None = None) -> RunSummary:
+        """The submission side alone: recover, ingest, submit."""
+        steps.advance_only(self._runner.host, self.run_id, deadline)
+        return self.summary()
+
+    def collect(self) -> RunSummary:
+        """Bring in what the provider has finished, also while the run is paused; submits nothing."""
+        steps.collect_only(self._runner.host, self.run_id)
+        return self.summary()
+
+    def wait(self, *, timeout: float | None = None, poll_interval: float | None = None) -> Run:
+        """Go on until the run is over. TimeoutError after `timeout` seconds harms nothing: call it again."""
+        steps.wait(self._runner.host, self.run_id, timeout, poll_interval)
+        self.summary()
+        return self
+
+    # --- control
+
+    def pause(self) -> RunSummary:
+        """No ingestion, submission or polling until resume()."""
+        return self._controlled(control.pause)
+
+    def resume(self) -> RunSummary:
+        """Go on from where the run was paused; ValueError once it is cancelled."""
+        return self._controlled(control.resume)
+
+    def cancel(self, *, drain: bool = False) -> RunSummary:
+        """End the run for good: live batches are cancelled at the provider, or with `drain` left to finish."""
+        return self._controlled(lambda host, run_id: control.cancel(host, run_id, drain=drain))
+
+    def _controlled(self, act: Callable[[Host, str], None]) -> RunSummary:
+        act(self._runner.host, self.run_id)
+        return self.summary()
+
+    # --- reading
+
+    def summary(self) -> RunSummary:
+        """Counts as stored now; costs the same at any size."""
+        self._summary = summarize(self._record(), self._runner.host.clock)
+        return self._summary
+
+    def snapshot(self) -> RunSnapshot:
+        """The summary and every item that is terminal so far, in item order."""
+        summary = self.summary()
+        fields: Mapping[str, Any] = {**vars(summary), "items": list(self._results(raw=True))}
+        return RunSnapshot(**fields)
+
+    def results(self) -> list[BatchResultItem]:
+        """All results in item order; RunNotFinishedError before the end."""
+        self._require_finished()
+        return list(self._results(raw=True))
+
+    def iter_results(self, *, raw: bool = False) -> Iterator[BatchResultItem]:
+        """Results in item order, a few in memory at a time, of the items that are terminal so far.
+
+        With `raw` each result carries the provider's record where it is kept.
+        """
+        return self._results(raw=raw)
+
+    def read_terminal_results(self, *, after_sequence: int = 0, limit: int | None = None) -> TerminalResultsPage:
+        """Results in the order in which they became terminal, after a cursor; any time."""
+        return read_page(self._runner.host, self._record(), self._model(), after_sequence=after_sequence, limit=limit)
+
+    def export_terminal_results(
+        self, destination: str | Path, *, after_sequence: int = 0, append: bool = True, limit: int | None = None
+    ) -> TerminalResultsExportResult:
+        """Write results after a cursor as JSONL; needs neither key nor model."""
+        run = self._record()
+        return export_terminal(
+            self._runner.host,
+            run,
+            Path(destination),
+            after_sequence=after_sequence,
+            append=append,
+            limit=limit,
+            structured=policies_of(run).model_home is not None,
+        )
+
+    def to_arrow(self) -> Any:
+        """A pyarrow.Table with one row per terminal item: item_id, status, attempts, error, then the model's fields."""
+        from batchor_engine.results.frames import to_arrow
+
+        return to_arrow(self._results(raw=False), self._model())
+
+    def to_pandas(self) -> pd.DataFrame:
+        """to_arrow() as a DataFrame."""
+        from batchor_engine.results.frames import to_pandas
+
+        return to_pandas(self.to_arrow())
+
+    def usage(self) -> RunUsage:
+        """Tokens of every collected line so far, retried ones included."""
+        segments = self._runner.host.store.segments(self._record().pk)
+        return sum((segment.totals.usage for segment in segments), RunUsage())
+
+    def failure_counts(self) -> dict[str, int]:
+        """Items that failed for good, by error class."""
+        counts: dict[str, int] = {}
+        for segment in self._runner.host.store.segments(self._record().pk):
+            for name, number in segment.totals.failures.items():
+                counts[name] = counts.get(name, 0) + number
+        return counts
+
+    def batches(self) -> list[BatchInfo]:
+        """Every batch of the run as last seen, oldest first."""
+        return [batch_info(batch) for batch in self._runner.host.store.batches(run_pk=self._record().pk)]
+
+    @property
+    def artifact_root(self) -> str:
+        """Where the run's files are."""
+        return self._record().artifact_root
+
+    @property
+    def model(self) -> type[BaseModel] | None:
+        """The run's model, imported again where needed; None for a text job."""
+        return self._model()
+
+    def _record(self) -> RunRecord:
+        return read_run(self._runner.host, self.run_id)
+
+    def _results(self, *, raw: bool) -> Iterator[BatchResultItem]:
+        return iter_results(self._runner.host, self._record(), self._model(), raw=raw)
+
+    def _model(self) -> type[BaseModel] | None:
+        return self._runner.host.model_of(self._record())
+
+    def _require_finished(self) -> None:
+        self.summary()
+        if not self.is_finished:
+            raise RunNotFinishedError(self.run_id)

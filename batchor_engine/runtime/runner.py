@@ -1,0 +1,248 @@
+"""The front door: jobs in, runs out.
+
+Law: nothing is stored and no call is made before the job is known to be sound.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+from batchor_engine.artifacts.local import LocalArtifactStore
+from batchor_engine.config import OpenAIConnection, ProviderConfig
+from batchor_engine.core.identity import check_batch_metadata, check_run_id, config_differences, new_run_id
+from batchor_engine.core.records import NewRun, RunRecord
+from batchor_engine.core.strict_schema import model_output_schema, schema_hash
+from batchor_engine.core.summary import summarize
+from batchor_engine.errors import RunMismatchError
+from batchor_engine.events import Observer
+from batchor_engine.job import BatchJob
+from batchor_engine.models import (
+    JSONObject,
+    PollReport,
+    RunInfo,
+    TerminalResultsExportResult,
+    TerminalResultsPage,
+)
+from batchor_engine.ports.artifacts import ArtifactStore
+from batchor_engine.ports.providers import BatchProvider
+from batchor_engine.ports.state import StateStore
+from batchor_engine.providers.registry import ProviderRegistry, build_default_provider_registry
+from batchor_engine.runtime.advance import advance_held, read_run, run_lease
+from batchor_engine.runtime.due import run_info
+from batchor_engine.runtime.feed import check_same_rows, check_same_source, first_position
+from batchor_engine.runtime.hold import held
+from batchor_engine.runtime.host import Host
+from batchor_engine.runtime.poll import poll
+from batchor_engine.runtime.run import Run
+from batchor_engine.runtime.steps import stop_after
+from batchor_engine.storage.registry import StorageRegistry, build_default_storage_registry, open_store
+
+_PAGE = 500
+
+
+class BatchRunner:
+    """Runs jobs in one store.
+
+    `storage` is a store, a registered kind ("sqlite", "memory"), a URL ("sqlite:///runs.sqlite3"), or None for
+    ~/.batchor/default.sqlite3. `connection` supplies key, URL and account where a job's config leaves them open.
+    """
+
+    def __init__(
+        self,
+        *,
+        storage: str | StateStore | None = None,
+        provider_registry: ProviderRegistry | None = None,
+        storage_registry: StorageRegistry | None = None,
+        provider_factory: Callable[[Any], BatchProvider] | None = None,
+        observer: Observer | None = None,
+        sleep: Callable[[float], None] | None = None,
+        artifact_store: ArtifactStore | None = None,
+        temp_root: str | Path | None = None,
+        artifacts_url: str | Path | None = None,
+        connection: OpenAIConnection | None = None,
+    ) -> None:
+        self._registry = provider_registry or build_default_provider_registry()
+        stores = storage_registry or build_default_storage_registry(provider_registry=self._registry)
+        self.host = Host(
+            store=open_store(storage, stores),
+            load_config=self._registry.load_config,
+            make_provider=provider_factory or self._registry.create,
+            open_artifacts=LocalArtifactStore,
+            connection=connection or OpenAIConnection(),
+            observer=observer,
+            sleep=sleep or time.sleep,
+            given_artifacts=artifact_store,
+            temp_root=temp_root if temp_root is not None else _local_root(artifacts_url),
+        )
+
+    @property
+    def storage(self) -> StateStore:
+        return self.host.store
+
+    # --- starting
+
+    def start(
+        self,
+        job: BatchJob[Any, Any],
+        *,
+        run_id: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        deadline: float | None = None,
+    ) -> Run:
+        """Begin a run, or go on with the stored one of this id; returns without waiting for answers.
+
+        Ingests and submits as far as capacity, back-off, control and `deadline` (seconds) allow. StructuredOutput-
+        SchemaError, ValueError and TypeError come before anything is stored or sent. `labels` are stored with a new
+        run, for find_runs().
+        """
+        run_id = check_run_id(run_id) if run_id is not None else new_run_id(self.storage.now(), uuid.uuid4().hex)
+        config = self._stored_config(job)
+        self.host.provider(job.provider_config)
+        with held(self.storage, run_lease(run_id)) as lease:
+            if lease is None:
+                return self._join_busy(run_id, config)
+            created = self._open_run(run_id, job, config, labels or {})
+            self.host.attach(run_id, job)
+            self.host.emit(read_run(self.host, run_id), "run_created" if created else "run_resumed")
+            try:
+                advance_held(self.host, run_id, lease, stop_after(self.host, deadline))
+            except Exception:
+                # A run that failed before its first row protects nothing and would only stand in the way.
+                self.storage.discard_empty_run(run_id, lease)
+                raise
+        return self.get_run(run_id)
+
+    def run_and_wait(self, job: BatchJob[Any, Any], *, run_id: str | None = None) -> Run:
+        """start() and wait()."""
+        return self.start(job, run_id=run_id).wait()
+
+    def _join_busy(self, run_id: str, config: JSONObject) -> Run:
+        """Another worker has the run: say so only where it is a different job."""
+        run = self.storage.run(run_id)
+        if run is not None:
+            _check_same_config(run, config)
+            return self.get_run(run_id)
+        raise RunMismatchError(f"Run {run_id!r} is just being created by another worker: try again.")
+
+    def _open_run(self, run_id: str, job: BatchJob[Any, Any], config: JSONObject, labels: Mapping[str, str]) -> bool:
+        """Create the run, or check that the stored one is this job's."""
+        stored = self.storage.run(run_id)
+        if stored is not None and (stored.total_items or stored.ingest.finished):
+            _check_same_config(stored, config)
+            self._check_source(stored, job)
+            return False
+        new = NewRun(run_id, config, self.host.artifact_root(), first_position(job.items), dict(labels))
+        return self.storage.create_run(new)
+
+    def _check_source(self, stored: RunRecord, job: BatchJob[Any, Any]) -> None:
+        if not stored.ingest.finished:
+            check_same_source(stored.run_id, stored.ingest, first_position(job.items))
+        elif not stored.is_finished:
+            check_same_rows(stored.run_id, job.items, stored.ingest)
+
+    def _stored_config(self, job: BatchJob[Any, Any]) -> JSONObject:
+        """What is stored of a job; `compared` is what a resume must share with it. Holds no secret."""
+        check_batch_metadata(job.batch_metadata)
+        config = job.provider_config
+        if not isinstance(cast(object, config), ProviderConfig):
+            raise TypeError(f"provider_config must be a ProviderConfig, not {type(config).__name__}")
+        model, named = job.structured_output, None
+        if model is not None:
+            named = model_output_schema(model, schema_name=job.schema_name)
+        compared: dict[str, Any] = {
+            "provider": config.answer_payload(),
+            "chunk_policy": asdict(job.chunk_policy),
+            "retry_policy": asdict(job.retry_policy),
+            "artifact_policy": job.artifact_policy.to_payload(),
+            "batch_metadata": dict(job.batch_metadata),
+            "schema": {"name": named[0], "hash": schema_hash(named[1])} if named else None,
+            "model": {"module": model.__module__, "qualname": model.__qualname__} if model else None,
+        }
+        dumped = self._registry.dump_config(config, include_secrets=False)
+        return {"provider": dumped, "compared": compared, "schema": named[1] if named else None}
+
+    # --- runs by id
+
+    def get_run(self, run_id: str) -> Run:
+        """A handle on a stored run; needs neither job nor key. UnknownRunError where there is none."""
+        return Run(runner=self, run_id=run_id, summary=summarize(read_run(self.host, run_id), self.host.clock))
+
+    def pause_run(self, run_id: str) -> Run:
+        run = self.get_run(run_id)
+        run.pause()
+        return run
+
+    def resume_run(self, run_id: str) -> Run:
+        run = self.get_run(run_id)
+        run.resume()
+        return run
+
+    def cancel_run(self, run_id: str) -> Run:
+        run = self.get_run(run_id)
+        run.cancel()
+        return run
+
+    def read_terminal_results(
+        self, run_id: str, *, after_sequence: int = 0, limit: int | None = None
+    ) -> TerminalResultsPage:
+        return self.get_run(run_id).read_terminal_results(after_sequence=after_sequence, limit=limit)
+
+    def export_terminal_results(
+        self,
+        run_id: str,
+        *,
+        destination: str | Path,
+        after_sequence: int = 0,
+        append: bool = True,
+        limit: int | None = None,
+    ) -> TerminalResultsExportResult:
+        return self.get_run(run_id).export_terminal_results(
+            destination, after_sequence=after_sequence, append=append, limit=limit
+        )
+
+    # --- looking after many
+
+    def find_runs(self, labels: Mapping[str, str] | None = None, *, limit: int | None = None) -> list[RunInfo]:
+        """Runs that carry all these labels, newest first, with what is due for each; needs no key."""
+        found: list[RunRecord] = []
+        before: int | None = None
+        while limit is None or len(found) < limit:
+            wanted = _PAGE if limit is None else min(_PAGE, limit - len(found))
+            page = self.storage.runs(labels=labels, before=before, limit=wanted)
+            found += page
+            if len(page) < wanted:
+                break
+            before = page[-1].pk
+        names = self.storage.labels([run.pk for run in found])
+        return [run_info(self.host, run, names[run.pk]) for run in found]
+
+    def poll(self, *, deadline: float | None = None) -> PollReport:
+        """Look at every active batch of the store in a few cheap calls; downloads and submits nothing."""
+        return poll(self.host, stop=stop_after(self.host, deadline))
+
+    def close(self) -> None:
+        """Close the store's connections and remove a private artifact directory."""
+        self.storage.close()
+        self.host.close()
+
+
+def _check_same_config(stored: RunRecord, given: JSONObject) -> None:
+    if different := config_differences(stored.config, given):
+        raise RunMismatchError(
+            f"Run {stored.run_id!r} was started with another config: {'; '.join(different)}. Pass the same job to go "
+            "on, or start a new run_id."
+        )
+
+
+def _local_root(url: str | Path | None) -> str | Path | None:
+    if isinstance(url, str) and "://" in url and not url.startswith("file://"):
+        raise ValueError(f"artifacts_url {url.partition('://')[0]}://… is not supported yet: name a local directory")
+    return url.removeprefix("file://") if isinstance(url, str) else url
+
+
+__all__ = ["BatchRunner", "Run"]

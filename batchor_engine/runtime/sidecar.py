@@ -1,0 +1,61 @@
+"""The file beside a request part: for each line its item, custom id, hash and metadata, in item order.
+
+Law: it is written with the part and never changes; metadata survives every prune of the database.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack
+from itertools import groupby
+from pathlib import Path
+
+from pydantic_core import from_json, to_json
+
+from batchor_engine.core.lines import body_of
+from batchor_engine.core.records import ItemRow, PartRecord
+from batchor_engine.ports.artifacts import ArtifactStore
+
+
+def sidecar_line(item_index: int, item_id: str, custom_id: str, line: bytes, metadata_json: str | None) -> bytes:
+    """One line; `sha256` covers the request without its custom id, so it is equal for every attempt."""
+    head = {
+        "item_index": item_index,
+        "item_id": item_id,
+        "custom_id": custom_id,
+        "sha256": hashlib.sha256(body_of(line)).hexdigest(),
+        "metadata": metadata_json,
+    }
+    return to_json(head) + b"\n"
+
+
+def with_metadata(
+    artifacts: ArtifactStore, parts: Iterable[PartRecord], rows: Iterable[ItemRow]
+) -> Generator[tuple[ItemRow, str | None]]:
+    """Pair rows (in item order) with their metadata; each part's sidecar is read once, from top to bottom."""
+    keys = {part.pk: part.sidecar_key for part in parts}
+    for part_pk, members in groupby(rows, key=lambda row: row.part):
+        if part_pk is None:
+            yield from ((row, None) for row in members)
+            continue
+        with ExitStack() as stack:
+            path = stack.enter_context(artifacts.local_file(keys[part_pk]))
+            yield from _matched(_read(path), members)
+
+
+def _matched(lines: Iterator[tuple[int, str | None]], rows: Iterable[ItemRow]) -> Generator[tuple[ItemRow, str | None]]:
+    for row in rows:
+        for item_index, metadata in lines:
+            if item_index == row.item_index:
+                yield row, metadata
+                break
+        else:
+            raise RuntimeError(f"the sidecar of part {row.part} does not hold item {row.item_id!r}")
+
+
+def _read(path: Path) -> Generator[tuple[int, str | None]]:
+    with path.open("rb") as stream:
+        for line in stream:
+            head = from_json(line)
+            yield head["item_index"], head["metadata"]

@@ -1,0 +1,59 @@
+"""The request file of a batch, put together from ranges of sealed parts.
+
+Law: a line's bytes are never rendered again; a later attempt differs from the first in its custom id only.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import BinaryIO
+
+from batchor_engine.core.identity import for_attempt, input_file_name
+from batchor_engine.core.lines import custom_id_of, with_custom_id
+from batchor_engine.core.records import BatchRange, BatchRecord, PartRecord
+from batchor_engine.ports.artifacts import ArtifactStore
+from batchor_engine.ports.state import StateStore
+
+
+@contextmanager
+def staged(artifacts: ArtifactStore, store: StateStore, batch: BatchRecord) -> Generator[Path]:
+    """The batch's request lines as one local file, named so that an orphan can be recognised at the provider.
+
+    One whole part at its first attempt is used as it is; anything else is streamed together.
+    """
+    ranges = store.ranges(batch.pk)
+    parts = {part.pk: part for part in store.parts(batch.run_pk, {chunk.part for chunk in ranges})}
+    with tempfile.TemporaryDirectory(prefix="batchor-") as folder, ExitStack() as stack:
+        target = Path(folder) / input_file_name(batch.intent_id)
+        first = ranges[0]
+        if len(ranges) == 1 and first.attempt == 1 and first.length == parts[first.part].bytes:
+            target.symlink_to(stack.enter_context(artifacts.local_file(parts[first.part].key)))
+        else:
+            _write_staging(artifacts, parts, ranges, target)
+        yield target
+
+
+def _write_staging(
+    artifacts: ArtifactStore, parts: dict[int, PartRecord], ranges: list[BatchRange], target: Path
+) -> None:
+    with target.open("wb") as out:
+        for part_pk, chunks in groupby(ranges, key=lambda chunk: chunk.part):
+            with artifacts.local_file(parts[part_pk].key) as path, path.open("rb") as lines:
+                for chunk in chunks:
+                    _copy_range(lines, chunk, out)
+
+
+def _copy_range(lines: BinaryIO, chunk: BatchRange, out: BinaryIO) -> None:
+    """Copy the lines of a range; a later attempt changes only each line's custom id."""
+    lines.seek(chunk.offset)
+    end = chunk.offset + chunk.length
+    while (left := end - lines.tell()) > 0:
+        if chunk.attempt == 1:
+            out.write(lines.read(min(left, 1 << 20)))
+        else:
+            line = lines.readline()
+            out.write(with_custom_id(line, for_attempt(custom_id_of(line), chunk.attempt)))

@@ -1,0 +1,107 @@
+"""Cycles of a run: one round of refresh, and the thin loop around it.
+
+Law: the loop sleeps only when a round changed nothing, and never past its deadline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from batchor_engine.core.records import RunRecord
+from batchor_engine.errors import (
+    RunIngestionSourceRequiredError,
+    RunPausedError,
+    RunSubmissionIndeterminateError,
+)
+from batchor_engine.runtime.advance import advance, read_run
+from batchor_engine.runtime.collect import collect_ended
+from batchor_engine.runtime.host import Host
+from batchor_engine.runtime.poll import poll
+from batchor_engine.states import BatchState, ItemStatus, RunControlState
+
+Stop = Callable[[], bool]
+
+
+def stop_after(host: Host, seconds: float | None) -> Stop:
+    """True once `seconds` have passed on the host's clock; never without a limit."""
+    if seconds is None:
+        return lambda: False
+    end = host.clock + seconds
+    return lambda: host.clock >= end
+
+
+def refresh(host: Host, run_id: str, seconds: float | None = None) -> None:
+    """Poll, collect, advance; nothing while paused or after the end."""
+    stop = stop_after(host, seconds)
+    run = read_run(host, run_id)
+    if run.is_finished or run.control is RunControlState.PAUSED:
+        return
+    poll(host, run_pk=run.pk, stop=stop)
+    collect_ended(host, run, stop=stop)
+    advance(host, run_id, stop)
+    _after(host, run_id)
+
+
+def advance_only(host: Host, run_id: str, seconds: float | None = None) -> None:
+    advance(host, run_id, stop_after(host, seconds))
+    _after(host, run_id)
+
+
+def collect_only(host: Host, run_id: str) -> None:
+    """Poll and collect, whatever the control state; a cancelled run is brought to its end if nothing is alive."""
+    run = read_run(host, run_id)
+    if run.is_finished:
+        return
+    poll(host, run_pk=run.pk, paused_too=True)
+    collect_ended(host, run)
+    if read_run(host, run_id).control is RunControlState.CANCEL_REQUESTED:
+        advance(host, run_id, lambda: False)
+    _after(host, run_id)
+
+
+def _after(host: Host, run_id: str) -> None:
+    run = read_run(host, run_id)
+    if run.is_finished:
+        host.forget(run_id)
+        host.emit(run, "run_finished", status=run.status.value)
+
+
+def wait(host: Host, run_id: str, timeout: float | None, poll_interval: float | None) -> None:
+    """refresh() until the run is over."""
+    stop = stop_after(host, timeout)
+    interval = poll_interval if poll_interval is not None else host.config_of(read_run(host, run_id)).poll_interval_sec
+    end = None if timeout is None else host.clock + timeout
+    while True:
+        before = read_run(host, run_id)
+        if before.is_finished:
+            return
+        _check_can_go_on(host, before)
+        refresh(host, run_id, None if end is None else max(0.0, end - host.clock))
+        after = read_run(host, run_id)
+        if after.is_finished:
+            return
+        if stop():
+            raise TimeoutError(f"run {run_id!r} is not finished after {timeout} s; it goes on when you wait again")
+        if _progress(before) == _progress(after):
+            host.sleep(interval if end is None else max(0.0, min(interval, end - host.clock)))
+
+
+def _progress(run: RunRecord) -> tuple[object, ...]:
+    return run.counts, run.live_batches, run.last_sequence, run.ingest.next_index, run.control
+
+
+def _check_can_go_on(host: Host, run: RunRecord) -> None:
+    """Say why nothing more can happen here, instead of waiting for ever."""
+    if run.control is RunControlState.PAUSED:
+        raise RunPausedError(run.run_id, run.control_reason)
+    if run.control is RunControlState.CANCEL_REQUESTED:
+        return
+    if not run.ingest.finished and host.job_of(run.run_id) is None and not run.live_batches and not _to_send(run):
+        raise RunIngestionSourceRequiredError(run.run_id)
+    stuck = host.store.batches(run_pk=run.pk, states={BatchState.INDETERMINATE})
+    if stuck and run.live_batches == len(stuck) and not _to_send(run):
+        raise RunSubmissionIndeterminateError(run.run_id, stuck[0].intent_id)
+
+
+def _to_send(run: RunRecord) -> int:
+    return run.counts[ItemStatus.PENDING] + run.counts[ItemStatus.FAILED_RETRYABLE]

@@ -1,0 +1,295 @@
+"""Pending rows → a batch at the provider.
+
+Law: the intent commits before anything leaves this machine, and `create` begins only after a commit that says so. A
+lost answer is looked up, never repeated blindly (recover.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from batchor_engine.core.backoff import after_failure, after_progress
+from batchor_engine.core.budget import Allowance, allowance
+from batchor_engine.core.identity import input_file_name, remote_metadata
+from batchor_engine.core.packing import Packed, PackLimits, pack_rows, part_load, whole_rest
+from batchor_engine.core.records import Backoff, BatchRecord, Lease, NewBatch, PartRecord, RunRecord
+from batchor_engine.errors import ProviderError, ProviderErrorKind
+from batchor_engine.ports.providers import BatchProvider
+from batchor_engine.ports.state import StateStore, iter_items
+from batchor_engine.runtime.host import Host, RunPolicies, pause_for, policies_of
+from batchor_engine.runtime.segments import failed_row, write_segment
+from batchor_engine.runtime.sidecar import with_metadata
+from batchor_engine.runtime.staging import staged
+from batchor_engine.states import BatchState, ItemStatus, RunControlState
+
+log = logging.getLogger("batchor_engine")
+
+# A window is 24 hours; a reservation that nobody gave back is dead some hours later.
+_RESERVATION_SEC = (24 + 6) * 3600.0
+_PARTS_AT_ONCE = 64
+# How often an uploaded file may still be unknown before that counts as a refusal.
+FILE_VISIBLE_TRIES = 5
+
+CONTROL_PLANE_CLASS = {
+    ProviderErrorKind.QUOTA: "openai_insufficient_quota",
+    ProviderErrorKind.ENQUEUE_LIMIT: "enqueue_token_limit",
+    ProviderErrorKind.REJECTED: "batch_error",
+    ProviderErrorKind.AUTH: "batch_error",
+}
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What submitting needs: the run as last read, its lease, its provider."""
+
+    host: Host
+    run: RunRecord
+    lease: Lease
+    provider: BatchProvider
+    policies: RunPolicies
+
+    @property
+    def store(self) -> StateStore:
+        return self.host.store
+
+
+def submission(host: Host, run: RunRecord, lease: Lease) -> Submission:
+    return Submission(host, run, lease, host.provider_of(run), policies_of(run))
+
+
+def submit_ready(work: Submission, *, partial: bool, stop: Callable[[], bool]) -> int:
+    """Submit batches while rows, budget, back-off and control allow; how many went out.
+
+    With `partial` False only full batches go, so that slices of a slow source do not make small ones.
+    """
+    sent = 0
+    while not stop() and _may_submit(work):
+        packed = plan_batch(work, partial=partial)
+        if packed is None:
+            break
+        batch = _claim(work, packed)
+        if batch is None or not submit(work, batch):
+            break
+        sent += 1
+    return sent
+
+
+def _may_submit(work: Submission) -> bool:
+    run = work.store.run(work.run.run_id)
+    if run is None or run.control is not RunControlState.RUNNING:
+        return False
+    return run.backoff.until <= work.host.clock and run.counts[ItemStatus.PENDING] > 0
+
+
+def plan_batch(work: Submission, *, partial: bool) -> Packed | None:
+    """Choose the next batch: rows that go again first, then fresh parts in order."""
+    limits = _limits(work)
+    again = pack_rows(work.store.reopened_items(work.run.pk, limit=limits.max_requests + 1), limits, fresh=False)
+    if again.ranges:
+        return again
+    fresh = _pack_fresh(work, limits)
+    if not fresh.ranges or not (partial or fresh.closed):
+        return None
+    return fresh
+
+
+def has_room(host: Host, run: RunRecord) -> bool:
+    """Whether the budget of the run's scope could take its next batch; True without a budget."""
+    # The lease is only needed to write, and this asks.
+    work = Submission(host, run, Lease("", "", 0, 0.0), host.provider_of(run), policies_of(run))
+    allowed = _allowance(work)
+    if allowed.total is None:
+        return True
+    packed = plan_batch(work, partial=True)
+    return packed is not None and work.store.scope(_scope(work)).reserved + packed.load.tokens <= allowed.total
+
+
+def _limits(work: Submission) -> PackLimits:
+    chunk = work.policies.chunk
+    return PackLimits(chunk.max_requests, chunk.max_file_bytes, _allowance(work).per_batch)
+
+
+def _allowance(work: Submission) -> Allowance:
+    limits = work.host.config_of(work.run).budget_limits()
+    return allowance(
+        limits.effective_limit,
+        limits.per_batch_limit,
+        learned_limit=work.store.scope(_scope(work)).learned_limit,
+        target_ratio=limits.target_ratio,
+    )
+
+
+def _scope(work: Submission) -> str:
+    return f"{work.provider.account_label}|{work.host.config_of(work.run).scope_model()}"
+
+
+def _pack_fresh(work: Submission, limits: PackLimits) -> Packed:
+    packed = Packed()
+    for part in work.store.fresh_parts(work.run.pk, limit=_PARTS_AT_ONCE):
+        load = packed.load + part_load(part)
+        if load.within(limits):
+            full = load.items == limits.max_requests
+            packed = Packed((*packed.ranges, whole_rest(part)), load, full, packed.oversize)
+        else:
+            return _cut(work, part, limits, packed)
+    return packed
+
+
+def _cut(work: Submission, part: PartRecord, limits: PackLimits, packed: Packed) -> Packed:
+    """A part that does not fit as a whole gives its first rows, up to the limit."""
+    rows = work.store.items_between(work.run.pk, part.next_index, part.last_index)
+    unsent = (row for row in rows if row.part == part.pk and row.status is ItemStatus.PENDING)
+    return pack_rows(unsent, limits, packed, fresh=True)
+
+
+def _claim(work: Submission, packed: Packed) -> BatchRecord | None:
+    """Queue the rows under a new intent; None when the budget is used up or the control has changed."""
+    new = NewBatch(
+        intent_id=uuid.uuid4().hex,
+        account=work.provider.account_label,
+        scope=_scope(work),
+        ranges=packed.ranges,
+        reserve_until=work.host.clock + _RESERVATION_SEC,
+        budget=_allowance(work).total,
+    )
+    batch = work.store.claim(work.run.pk, work.lease, new)
+    if batch is not None:
+        work.host.emit(work.run, "items_claimed_for_submission", claimed_item_count=batch.items)
+        work.host.reached("submit.claimed")
+    return batch
+
+
+def submit(work: Submission, batch: BatchRecord) -> bool:
+    """Carry a planned batch to the provider; False when it has to wait (the reason is stored)."""
+    if not work.store.move_batch(batch, work.lease, BatchState.INTENDED):
+        return False
+    work.host.reached("submit.intended")
+    return upload(work, replace(batch, state=BatchState.INTENDED))
+
+
+def upload(work: Submission, batch: BatchRecord) -> bool:
+    """Upload an intended batch and go on to create it."""
+    try:
+        with staged(work.host.artifacts(work.run), work.store, batch) as path:
+            file_id = work.provider.upload_input_file(path)
+    except ProviderError as error:
+        delete_orphan_files(work, batch)
+        put_back(work, batch, error)
+        return False
+    work.host.reached("submit.uploaded")
+    if not work.store.move_batch(batch, work.lease, BatchState.UPLOADED, input_file_id=file_id):
+        return False
+    return create(work, replace(batch, state=BatchState.UPLOADED, input_file_id=file_id))
+
+
+def create(work: Submission, batch: BatchRecord) -> bool:
+    """Create the remote batch of an uploaded file. The note before the call also proves that we still own the run."""
+    begun = work.host.clock
+    work.store.note_batch(batch, work.lease, create_at=begun)
+    batch = replace(batch, create_at=begun)
+    work.host.reached("submit.create_noted")
+    metadata = remote_metadata(work.run.run_id, batch.intent_id, work.policies.batch_metadata)
+    try:
+        remote = work.provider.create_batch(input_file_id=batch.input_file_id or "", metadata=metadata)
+    except ProviderError as error:
+        _create_failed(work, batch, error)
+        return False
+    work.host.reached("submit.created")
+    return confirm(work, batch, str(remote["id"]), str(remote.get("status") or "validating"))
+
+
+def confirm(work: Submission, batch: BatchRecord, provider_batch_id: str, status: str) -> bool:
+    """Record that the provider has the batch."""
+    if not work.store.confirm_submitted(batch, work.lease, provider_batch_id=provider_batch_id, status=status):
+        return False
+    run = work.store.run(work.run.run_id)
+    if run is not None and run.backoff.consecutive:
+        work.store.set_backoff(work.run.pk, work.lease, after_progress(run.backoff))
+    log.info("submitted run=%s batch=%s items=%d", batch.run_id, provider_batch_id, batch.items)
+    work.host.emit(
+        work.run,
+        "batch_submitted",
+        provider_batch_id=provider_batch_id,
+        submitted_item_count=batch.items,
+        submission_tokens=batch.tokens,
+    )
+    return True
+
+
+def _create_failed(work: Submission, batch: BatchRecord, error: ProviderError) -> None:
+    if error.kind is ProviderErrorKind.AMBIGUOUS:
+        # The batch may exist and cost money: only recover.py may decide that it does not.
+        hold_back(work, error)
+        return
+    if error.kind is ProviderErrorKind.NOT_FOUND and _backoff(work).consecutive < FILE_VISIBLE_TRIES:
+        # A file just uploaded may be unknown to other servers of the provider for some seconds.
+        work.store.note_batch(batch, work.lease, create_at=None)
+        hold_back(work, error)
+        return
+    put_back(work, batch, error)
+
+
+def put_back(work: Submission, batch: BatchRecord, error: ProviderError) -> None:
+    """A definite no: rows are pending again, the uploaded file goes, and the kind of no decides what follows."""
+    waits = next_backoff(work, error)
+    if not work.store.release_batch(batch, work.lease, BatchState.REJECTED, backoff=waits):
+        return
+    work.host.emit(work.run, "batch_submit_retry", error_class=str(waits.error_class))
+    if batch.input_file_id:
+        work.provider.delete_input_file(batch.input_file_id)
+    match error.kind:
+        case ProviderErrorKind.QUOTA:
+            pause_for(work.host, work.run, str(waits.error_class), phase="submit")
+        case ProviderErrorKind.REJECTED:
+            _fail_rows(work, batch, error)
+        case ProviderErrorKind.AUTH:
+            raise error
+        case _:
+            pass
+
+
+def _fail_rows(work: Submission, batch: BatchRecord, error: ProviderError) -> None:
+    """The provider refuses this batch whatever we do, so its rows fail now instead of circling."""
+    rows = [
+        row
+        for row in iter_items(work.store, work.run.pk, work.store.ranges(batch.pk), batch.pk)
+        if row.status is ItemStatus.PENDING
+    ]
+    message = f"the provider refused the batch: {error.message}"
+    artifacts = work.host.artifacts(work.run)
+    parts = work.store.parts(work.run.pk, {row.part for row in rows if row.part is not None})
+    final = (
+        failed_row(row, error_class="batch_error", message=message, metadata_json=metadata)
+        for row, metadata in with_metadata(artifacts, parts, sorted(rows, key=lambda row: row.item_index))
+    )
+    segment = write_segment(artifacts, work.run.run_id, final)
+    failed = work.store.fail_open_items(work.run.pk, work.lease, [row.item_index for row in rows], segment)
+    work.host.emit(work.run, "items_failed", failed_item_count=failed, error_class_counts={"batch_error": failed})
+
+
+def hold_back(work: Submission, error: ProviderError) -> None:
+    """Nothing moves; the run waits before it tries again."""
+    waits = next_backoff(work, error)
+    work.store.set_backoff(work.run.pk, work.lease, waits)
+    work.host.emit(work.run, "batch_submit_retry", error_class=str(waits.error_class))
+
+
+def next_backoff(work: Submission, error: ProviderError) -> Backoff:
+    error_class = CONTROL_PLANE_CLASS.get(error.kind, "control_plane_transient")
+    return after_failure(_backoff(work), work.host.clock, work.policies.retry, error_class, error.retry_after_sec)
+
+
+def _backoff(work: Submission) -> Backoff:
+    run = work.store.run(work.run.run_id)
+    return run.backoff if run is not None else Backoff()
+
+
+def delete_orphan_files(work: Submission, batch: BatchRecord) -> None:
+    """Remove what a lost or broken upload of this intent may have left at the provider."""
+    with suppress(ProviderError):
+        for remote in work.provider.list_input_files(name_prefix=input_file_name(batch.intent_id)):
+            work.provider.delete_input_file(remote.id)

@@ -1,0 +1,1 @@
+"""Where items come from: files, frames, and several of them as one."""
