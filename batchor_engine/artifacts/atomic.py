@@ -6,6 +6,7 @@ Law: a name is given to a file only after its bytes are on disk, and a failure l
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -19,6 +20,8 @@ _FILE_MODE = 0o600
 _DIRECTORY_MODE = 0o700
 # Another process may remove an emptied folder between our mkdir and our open; then both are done again.
 _TRIES = 20
+# Some file systems have nothing to sync in a folder.
+_CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EROFS)
 _UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.unfinished")
 
 
@@ -89,18 +92,21 @@ def make_directory(folder: Path) -> None:
         folder.mkdir(mode=_DIRECTORY_MODE)
         sync_directory(folder.parent)
     if not folder.is_dir() and folder.exists():
-        raise NotADirectoryError(20, "a file is in the place of a folder", str(folder))
+        raise NotADirectoryError(errno.ENOTDIR, "a file is in the place of a folder", str(folder))
 
 
 def sync_directory(folder: Path) -> None:
-    """Make the names in `folder` durable, where the system can."""
+    """Make the names in `folder` durable, where the system can; OSError where the disk fails."""
     if not hasattr(os, "O_DIRECTORY"):
         return
-    # A folder that was just emptied and removed has no names left to keep; some file systems cannot sync folders.
-    with contextlib.suppress(OSError):
+    # A folder that was just emptied is gone and has no names to keep; one that may not be listed cannot be opened.
+    with contextlib.suppress(FileNotFoundError, PermissionError):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(handle)
+        except OSError as error:
+            if error.errno not in _CANNOT_SYNC:
+                raise
         finally:
             os.close(handle)
 

@@ -76,3 +76,8 @@ class ArtifactStore(ABC):
         """Keys below `prefix`; used to find files that no row points to. None where that cannot be listed."""
         del prefix
         return iter(())
+
+    def sweep_unfinished(self, prefix: str, *, older_than_sec: float = 3600.0) -> int:
+        """Remove what killed writers left below `prefix`; how many files that were. 0 where a kill leaves nothing."""
+        del prefix, older_than_sec
+        return 0

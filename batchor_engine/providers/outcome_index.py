@@ -19,6 +19,7 @@ from batchor_engine.core.outcomes import Answer, FileAnomalies, LineRef, Missing
 from batchor_engine.providers.wire import id_of, read_line, read_object
 
 
+# Pydantic reads typing.TypedDict from Python 3.12 on only, hence typing_extensions, which it brings along.
 class _WithId(TypedDict):
     custom_id: str
 

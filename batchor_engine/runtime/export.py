@@ -12,13 +12,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
+from batchor_engine.core.parsing import strip_fence
 from batchor_engine.core.records import RunRecord
 from batchor_engine.models import (
     BatchResultItem,
     JSONObject,
-    StructuredItemResult,
+    JSONValue,
     TerminalResultsExportResult,
 )
 from batchor_engine.runtime.host import Host
@@ -37,17 +38,12 @@ def result_line(result: BatchResultItem, *, structured: bool) -> JSONObject:
         "error": None if result.error is None else asdict(result.error),
     }
     if structured:
-        output = result.output if isinstance(result, StructuredItemResult) else parsed(result.output_text)
-        line["output_json"] = output.model_dump(mode="json") if hasattr(output, "model_dump") else output
+        line["output_json"] = parsed(result.output_text)
     return line
 
 
-def parsed(text: str | None) -> object:
+def parsed(text: str | None) -> JSONValue:
     """The JSON of an answer that is read without its model; None where there is none."""
-    from pydantic_core import from_json
-
-    from batchor_engine.core.parsing import strip_fence
-
     with suppress(ValueError):
         return from_json(strip_fence(text)) if text else None
     return None

@@ -5,8 +5,10 @@ Law: an event is told after its commit, and an observer that fails changes nothi
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import logging
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
@@ -50,7 +52,7 @@ class Host:
     _providers: dict[str, BatchProvider] = field(default_factory=dict[str, BatchProvider])
     _jobs: dict[str, BatchJob[Any, Any]] = field(default_factory=dict[str, "BatchJob[Any, Any]"])
     _models: dict[str, type[BaseModel]] = field(default_factory=dict[str, type[BaseModel]])
-    _private_root: tempfile.TemporaryDirectory[str] | None = None
+    _private_root: str | None = None
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     @property
@@ -68,8 +70,9 @@ class Host:
     def _make_private_root(self) -> str:
         with self._lock:
             if self._private_root is None:
-                self._private_root = tempfile.TemporaryDirectory(prefix="batchor-")
-            return self._private_root.name
+                self._private_root = tempfile.mkdtemp(prefix="batchor-")
+                atexit.register(shutil.rmtree, self._private_root, ignore_errors=True)
+            return self._private_root
 
     def artifacts(self, run: RunRecord) -> ArtifactStore:
         """The store of a run's files: the one given to the runner, else the place recorded in the run."""
@@ -128,8 +131,9 @@ class Host:
             log.warning("observer failed on %s of run %s", event_type, run_id, exc_info=True)
 
     def close(self) -> None:
+        """Remove the private artifact directory, which holds data of a store that dies with the process."""
         if self._private_root is not None:
-            self._private_root.cleanup()
+            shutil.rmtree(self._private_root, ignore_errors=True)
 
 
 def pause_for(host: Host, run: RunRecord, reason: str, *, phase: str, provider_batch_id: str | None = None) -> None:

@@ -13,10 +13,12 @@ from batchor_engine.errors import (
     RunPausedError,
     RunSubmissionIndeterminateError,
 )
-from batchor_engine.runtime.advance import advance, read_run
+from batchor_engine.runtime.advance import advance, read_run, run_lease
 from batchor_engine.runtime.collect import collect_ended
+from batchor_engine.runtime.hold import held
 from batchor_engine.runtime.host import Host
 from batchor_engine.runtime.poll import poll
+from batchor_engine.runtime.sweep import sweep
 from batchor_engine.states import BatchState, ItemStatus, RunControlState
 
 Stop = Callable[[], bool]
@@ -60,10 +62,15 @@ def collect_only(host: Host, run_id: str) -> None:
 
 
 def _after(host: Host, run_id: str) -> None:
+    """Tidy up once a run is over, by whoever saw it end."""
     run = read_run(host, run_id)
-    if run.is_finished:
-        host.forget(run_id)
-        host.emit(run, "run_finished", status=run.status.value)
+    if not run.is_finished:
+        return
+    host.forget(run_id)
+    with held(host.store, run_lease(run_id)) as lease:
+        if lease is not None:
+            sweep(host, run)
+    host.emit(run, "run_finished", status=run.status.value)
 
 
 def wait(host: Host, run_id: str, timeout: float | None, poll_interval: float | None) -> None:

@@ -153,6 +153,7 @@ def confirm_submitted(
         return False
     moved = _move_rows(connection, batch, ItemStatus.QUEUED_LOCAL, ItemStatus.SUBMITTED)
     _expect(moved, batch.items, "submit rows")
+    bump(connection, batch.run_pk, {ItemStatus.QUEUED_LOCAL: -moved, ItemStatus.SUBMITTED: moved})
     return True
 
 
@@ -163,8 +164,9 @@ def release_batch(connection: Connection, batch: BatchRecord, target: BatchState
     moved = _move_rows(connection, batch, ItemStatus.QUEUED_LOCAL, ItemStatus.PENDING)
     _expect(moved, batch.items, "release rows")
     scopes.give_back(connection, batch.scope, batch.tokens)
+    counters = {ItemStatus.QUEUED_LOCAL: -moved, ItemStatus.PENDING: moved}
     waits = backoff_values(backoff) if backoff else {}
-    bump(connection, batch.run_pk, live_batches=runs.c.live_batches - 1, **waits)
+    bump(connection, batch.run_pk, counters, live_batches=runs.c.live_batches - 1, **waits)
     return True
 
 

@@ -1,0 +1,95 @@
+"""Which key is used and when, which account a provider speaks for, and what it estimates; no call is made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from batchor_engine.config import OpenAIEnqueueLimitConfig, OpenAIProviderConfig
+from batchor_engine.models import PromptParts
+from batchor_engine.providers.openai import OpenAIBatchProvider, resolve_openai_api_key
+
+
+def test_the_key_is_looked_up_only_when_a_call_is_about_to_happen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    provider = OpenAIBatchProvider(OpenAIProviderConfig(model="gpt-5-mini"))
+    provider.render_request(custom_id="a", prompt_parts=PromptParts("p"))
+    assert provider.account_label == "api.openai.com//"
+    assert provider.lists_batches
+    with pytest.raises(ValueError, match=r"OpenAIProviderConfig\(api_key=\.\.\.\).*OPENAI_API_KEY"):
+        provider.get_batch("batch_1")
+    provider.delete_input_file("file_1")
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "key"), [("sk-a", "sk-b", "sk-a"), ("", "sk-b", "sk-b"), (" sk-a\n", None, "sk-a")]
+)
+def test_the_configs_key_wins_over_the_environments(
+    monkeypatch: pytest.MonkeyPatch, given: str, environment: str | None, key: str
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    if environment:
+        monkeypatch.setenv("OPENAI_API_KEY", environment)
+    assert resolve_openai_api_key(OpenAIProviderConfig(model="m", api_key=given)) == key
+
+
+@pytest.mark.parametrize("environment", [None, "", " \n"])
+def test_no_key_is_a_value_error_that_names_both_ways(monkeypatch: pytest.MonkeyPatch, environment: str | None) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    if environment is not None:
+        monkeypatch.setenv("OPENAI_API_KEY", environment)
+    with pytest.raises(ValueError, match=r"api_key=\.\.\.\).*OPENAI_API_KEY"):
+        resolve_openai_api_key(OpenAIProviderConfig(model="m"))
+
+
+@pytest.mark.parametrize(
+    ("config", "environment", "label"),
+    [
+        ({}, {}, "api.openai.com//"),
+        ({"base_url": "http://127.0.0.1:8000/v1"}, {}, "127.0.0.1:8000//"),
+        ({}, {"OPENAI_BASE_URL": "https://gate.example/v1"}, "gate.example//"),
+        ({}, {"OPENAI_BASE_URL": "https://user:secret@gate.example/v1"}, "gate.example//"),
+        ({"organization": "org-1", "project": "proj-1"}, {}, "api.openai.com/org-1/proj-1"),
+        ({}, {"OPENAI_ORG_ID": "org-2", "OPENAI_PROJECT_ID": "proj-2"}, "api.openai.com/org-2/proj-2"),
+        ({"enqueue_limits": OpenAIEnqueueLimitConfig(quota_scope="team")}, {}, "team"),
+    ],
+)
+def test_the_account_is_host_organization_and_project_whatever_the_key(
+    monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], environment: dict[str, str], label: str
+) -> None:
+    for name in ("OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    labels = {
+        OpenAIBatchProvider(OpenAIProviderConfig(model="m", api_key=key, **config)).account_label
+        for key in ("", "sk-one", "sk-two")
+    }
+    assert labels == {label}
+
+
+def test_an_estimate_falls_back_to_the_ratio_of_the_compact_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Offline:
+        def count(self, text: str, model: str) -> None:
+            return None
+
+    monkeypatch.setattr("batchor_engine.core.tokens.PROCESS_TOKENIZERS", Offline())
+    provider = OpenAIBatchProvider(OpenAIProviderConfig(model="gpt-5-mini"))
+    line = provider.build_request_line(custom_id="é", prompt_parts=PromptParts("日本"))
+    text = provider.render_request(custom_id="é", prompt_parts=PromptParts("日本")).decode()
+    assert provider.estimate_request_tokens(line, chars_per_token=1) == len(text)
+    assert provider.estimate_request_tokens(line, chars_per_token=4) == -(-len(text) // 4)
+
+
+def test_closing_before_any_call_and_closing_a_given_client_is_harmless() -> None:
+    class Given:
+        closed = False
+
+        def close(self) -> None:
+            self.closed = True
+
+    given = Given()
+    OpenAIBatchProvider(OpenAIProviderConfig(model="m"), given).close()
+    OpenAIBatchProvider(OpenAIProviderConfig(model="m")).close()
+    assert not given.closed

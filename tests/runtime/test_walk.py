@@ -1,0 +1,161 @@
+"""The straight way of a row, end to end, over a real socket."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from batchor_engine import (
+    BatchItem,
+    ChunkPolicy,
+    CsvItemSource,
+    ItemStatus,
+    PromptParts,
+    RunLifecycleStatus,
+    RunNotFinishedError,
+    StructuredItemResult,
+    UnknownRunError,
+)
+
+from .conftest import World
+
+
+class Sighting(BaseModel):
+    species: str
+    count: int
+
+
+def test_text_rows_come_back_in_item_order_with_their_metadata(world: World) -> None:
+    items = [BatchItem(f"row-{n}", n, {"n": n}) for n in range(25)]
+    run = world.runner().run_and_wait(world.job(items), run_id="text")
+    results = run.results()
+    assert [result.item_id for result in results] == [item.item_id for item in items]
+    assert [result.metadata for result in results] == [item.metadata for item in items]
+    assert all(result.output_text and result.attempt_count == 1 for result in results)
+    assert run.status is RunLifecycleStatus.COMPLETED
+
+
+def test_structured_rows_come_back_as_the_model(world: World) -> None:
+    run = world.runner().run_and_wait(world.job(4, structured_output=Sighting))
+    for result in run.results():
+        assert isinstance(result, StructuredItemResult)
+        assert isinstance(result.output, Sighting)
+
+
+def test_raw_response_is_the_providers_line(world: World) -> None:
+    result = world.runner().run_and_wait(world.job(2)).results()[1]
+    assert result.raw_response is not None
+    assert result.raw_response["custom_id"] == "row-1:a1"
+
+
+def test_start_returns_before_answers_and_results_wait_for_the_end(world: World) -> None:
+    run = world.runner().start(world.job(3), run_id="early")
+    assert run.summary().status_counts == {ItemStatus.SUBMITTED: 3}
+    with pytest.raises(RunNotFinishedError):
+        run.results()
+
+
+def test_another_process_finishes_a_run_by_its_id(world: World) -> None:
+    world.runner().start(world.job(3, structured_output=Sighting), run_id="handed-over")
+    run = world.runner().get_run("handed-over").wait()
+    assert [result.item_id for result in run.results()] == ["row-0", "row-1", "row-2"]
+
+
+def test_starting_a_finished_run_again_sends_nothing(world: World) -> None:
+    world.runner().run_and_wait(world.job(3), run_id="once")
+    before = world.stats()["paid_lines"]
+    again = world.runner().run_and_wait(world.job(3), run_id="once")
+    assert again.is_finished
+    assert world.stats()["paid_lines"] == before == 3
+
+
+def test_several_parts_become_one_batch_each_at_the_policy_limit(world: World) -> None:
+    run = world.runner().run_and_wait(world.job(25, chunk_policy=ChunkPolicy(max_requests=10)))
+    assert [batch.items for batch in run.batches()] == [10, 10, 5]
+    assert len(run.results()) == 25
+
+
+def test_pages_follow_the_terminal_sequence(world: World) -> None:
+    run = world.runner().run_and_wait(world.job(7, chunk_policy=ChunkPolicy(max_requests=3)))
+    seen: list[str] = []
+    cursor = 0
+    while (page := run.read_terminal_results(after_sequence=cursor, limit=2)).items:
+        seen += [item.item_id for item in page.items]
+        cursor = page.next_after_sequence
+    assert sorted(seen) == sorted(f"row-{n}" for n in range(7))
+    assert cursor == 7
+    empty = run.read_terminal_results(after_sequence=3, limit=0)
+    assert (empty.items, empty.next_after_sequence) == ([], 3)
+    with pytest.raises(ValueError, match="after_sequence"):
+        run.read_terminal_results(after_sequence=-1)
+
+
+def test_memory_store_leaves_nothing_on_disk(world: World) -> None:
+    runner = world.runner(storage="memory", sleep=None)
+    root = Path(runner.run_and_wait(world.job(2)).artifact_root)
+    assert root.exists()
+    runner.close()
+    assert not root.exists()
+    assert not (world.folder / "runs.sqlite3").exists()
+
+
+def test_an_empty_source_is_a_completed_run(world: World) -> None:
+    run = world.runner().run_and_wait(world.job([]))
+    assert run.status is RunLifecycleStatus.COMPLETED
+    assert run.results() == []
+    assert world.stats()["calls_total"] == 0
+
+
+def test_a_csv_keeps_nasty_text_byte_for_byte(world: World, tmp_path: Path) -> None:
+    nasty = ["", "emoji 🦆", "line\u2028sep\u0085nel", 'quo"te\nnew,line', "word " * 4000]
+    path = tmp_path / "rows.csv"
+    path.write_text(
+        "id,body\n" + "".join(f'{n},"{text.replace(chr(34), chr(34) * 2)}"\n' for n, text in enumerate(nasty)),
+        encoding="utf-8",
+    )
+    prompts: dict[str, str] = {}
+
+    def build(item: BatchItem) -> PromptParts:  # type: ignore[type-arg]
+        prompts[item.item_id] = item.payload["body"]
+        return PromptParts(f"<{item.payload['body']}>")
+
+    source = CsvItemSource(path, item_id_from_row=lambda row: row["id"], payload_from_row=dict)
+    run = world.runner().run_and_wait(world.job(source, build_prompt=build))
+    assert prompts == {str(n): text for n, text in enumerate(nasty)}
+    assert [result.item_id for result in run.results()] == ["0", "1", "2", "3", "4"]
+    assert run.results()[0].metadata["batchor_lineage"]["source_item_index"] == 0
+
+
+def test_status_and_results_need_neither_key_nor_model(world: World) -> None:
+    world.runner().run_and_wait(world.job(2, structured_output=Sighting), run_id="typed")
+    code = (
+        "import sys, json\n"
+        "from batchor_engine import BatchRunner, SQLiteStorage\n"
+        "sys.modules[sys.argv[2]] = None\n"
+        "run = BatchRunner(storage=SQLiteStorage(path=sys.argv[1])).get_run('typed')\n"
+        "run.export_terminal_results(sys.argv[3])\n"
+        "print(json.dumps(run.summary().completed_items))\n"
+    )
+    out = world.folder / "out.jsonl"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(world.folder / "runs.sqlite3"), __name__, str(out)],
+        capture_output=True,
+        text=True,
+        env={"PATH": "/usr/bin"},
+        check=True,
+    )
+    assert json.loads(done.stdout) == 2
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["item_id"] for line in lines] == ["row-0", "row-1"]
+    assert set(lines[0]["output_json"]) == {"species", "count"}
+
+
+def test_an_unknown_run_is_a_lookup_error_and_creates_no_file(world: World) -> None:
+    with pytest.raises(UnknownRunError, match="nope"):
+        world.runner().get_run("nope")
+    assert not (world.folder / "runs.sqlite3").exists()
