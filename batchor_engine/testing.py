@@ -7,7 +7,7 @@ Law: the checker reads through the public port only, so it works on any store.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 
 from batchor_engine.core.records import BatchRecord, ItemRow, RunRecord, SegmentRecord
@@ -47,12 +47,14 @@ class CrashError(BaseException):
 class CrashPoints:
     """Install with `install(runner)`; the runtime then reports each crash point it passes.
 
-    `at` maps a name to the how-manieth passing that crashes; `seen` counts all passings.
+    `at` maps a name to the how-manieth passing that crashes; `seen` counts all passings. A crash raises CrashError,
+    or calls `die`, which a test of real processes sets to kill its own.
     """
 
-    def __init__(self, at: dict[str, int] | None = None) -> None:
+    def __init__(self, at: Mapping[str, int] | None = None, die: Callable[[str], None] | None = None) -> None:
         self.at = dict(at or {})
         self.seen: Counter[str] = Counter()
+        self._die = die or _raise_crash
 
     def install(self, runner: BatchRunner) -> CrashPoints:
         runner.host.reached = self._reached
@@ -61,7 +63,11 @@ class CrashPoints:
     def _reached(self, name: str) -> None:
         self.seen[name] += 1
         if self.at.get(name) == self.seen[name]:
-            raise CrashError(f"crashed at {name}, time {self.seen[name]}")
+            self._die(f"{name}, time {self.seen[name]}")
+
+
+def _raise_crash(where: str) -> None:
+    raise CrashError(f"crashed at {where}")
 
 
 def check_invariants(runner: BatchRunner, *, files: bool = True) -> list[str]:

@@ -47,6 +47,8 @@ class Host:
     sleep: Callable[[float], None]
     given_artifacts: ArtifactStore | None = None
     temp_root: str | Path | None = None
+    # A create call may still be on its way to the provider this long after its own timeout.
+    late_call_margin_sec: float = 30.0
     reached: Callable[[str], None] = field(default=lambda _name: None)
     _artifacts: dict[str, ArtifactStore] = field(default_factory=dict[str, ArtifactStore])
     _providers: dict[str, BatchProvider] = field(default_factory=dict[str, BatchProvider])

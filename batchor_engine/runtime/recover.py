@@ -16,8 +16,6 @@ from batchor_engine.errors import ProviderError
 from batchor_engine.runtime.submit import Submission, confirm, create, delete_orphan_files, hold_back, submit, upload
 from batchor_engine.states import BATCH_UNSETTLED, BatchState
 
-# A create call may still be on its way to the provider this long after its own timeout.
-LATE_CALL_MARGIN_SEC = 30.0
 # How far our clock and the provider's may differ when old pages are skipped.
 _CLOCK_SKEW_SEC = 3600.0
 
@@ -74,7 +72,7 @@ def _reconcile(work: Submission, batch: BatchRecord, *, again: Callable[[Submiss
             work.provider.cancel_batch(str(twin["id"]))
         confirm(work, batch, str(keep["id"]), str(keep.get("status") or "validating"))
         return
-    if work.host.clock < (batch.create_at or 0.0) + create_timeout_sec(work) + LATE_CALL_MARGIN_SEC:
+    if work.host.clock < (batch.create_at or 0.0) + create_timeout_sec(work) + work.host.late_call_margin_sec:
         return
     again(work, batch)
 
@@ -100,7 +98,7 @@ def _take_back(work: Submission, batch: BatchRecord) -> None:
 def create_timeout_sec(work: Submission) -> float:
     """How long one create call may take, as far as the config says."""
     config = work.host.connection.apply(work.host.config_of(work.run))
-    return float(getattr(config, "request_timeout_sec", LATE_CALL_MARGIN_SEC))
+    return float(getattr(config, "request_timeout_sec", 0.0))
 
 
 def _ours(work: Submission, batch: BatchRecord) -> Iterator[BatchRemoteRecord]:

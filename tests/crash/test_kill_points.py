@@ -1,0 +1,72 @@
+"""SIGKILL at each crash point, then a fresh process: no row is lost, none is paid twice."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from batchor_engine import BatchRunner, SQLiteStorage
+from batchor_engine.sandbox import Phases, SandboxServer
+from batchor_engine.testing import check_invariants
+
+from .worker import ROWS
+
+POINTS = [
+    "ingest.part_written",
+    "ingest.part_stored",
+    "submit.claimed",
+    "submit.intended",
+    "submit.uploaded",
+    "submit.create_noted",
+    "submit.created",
+    "collect.downloaded",
+    "collect.segment_written",
+    "collect.settled",
+]
+
+
+def work(store: Path, base_url: str, at: dict[str, int] | None = None) -> subprocess.CompletedProcess[str]:
+    options = json.dumps({"store": str(store), "base_url": base_url, "at": at})
+    return subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("worker.py")), options],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with SandboxServer(phases=Phases(0.02, 0.05, 0.02, 0.02)) as server:
+        yield server
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize("point", POINTS)
+def test_sigkill_at_a_crash_point_loses_no_row_and_pays_no_row_twice(
+    sandbox: SandboxServer, tmp_path: Path, point: str, nth: int
+) -> None:
+    store = tmp_path / "runs.sqlite3"
+    before = len(sandbox.paid())
+    killed = work(store, sandbox.base_url, {point: nth})
+    assert killed.returncode == -9, killed.stderr
+    healed = work(store, sandbox.base_url)
+    assert healed.returncode == 0, healed.stderr
+    assert json.loads(healed.stdout)["completed"] == ROWS
+    assert len(sandbox.paid()) - before == ROWS
+    runner = BatchRunner(storage=SQLiteStorage(path=store))
+    assert check_invariants(runner) == []
+    results = runner.get_run("crashing").results()
+    assert [result.item_id for result in results] == [f"row-{n}" for n in range(ROWS)]
+    assert {result.attempt_count for result in results} == {1}
+
+
+def test_every_crash_point_of_a_run_is_in_the_list(sandbox: SandboxServer, tmp_path: Path) -> None:
+    done = work(tmp_path / "runs.sqlite3", sandbox.base_url)
+    assert set(json.loads(done.stdout)["seen"]) == set(POINTS)
