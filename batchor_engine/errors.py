@@ -118,10 +118,11 @@ class RunBusyError(BatchorError, RuntimeError):
     """Another worker is advancing this run."""
 
     run_id: str
-    owner: str
 
-    def __init__(self, run_id: str, owner: str) -> None:
-        super().__init__(f"Run {run_id!r} is being advanced by {owner}: wait for it.", run_id=run_id, owner=owner)
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"Run {run_id!r} is being advanced by another worker: try again when it is done.", run_id=run_id
+        )
 
 
 class LeaseLostError(BatchorError, RuntimeError):
@@ -144,8 +145,8 @@ class PromptBuildError(BatchorError, RuntimeError):
 
     def __init__(self, run_id: str, item_id: str, cause: str) -> None:
         super().__init__(
-            f"build_prompt failed for item {item_id!r} of run {run_id!r}: {cause}. The rows before it are kept; "
-            "correct it and start the same run id again, or cancel the run.",
+            f"build_prompt failed for item {item_id!r} of run {run_id!r}: {cause}. The rows before it are kept. "
+            "Correct build_prompt and start the same run id again; a corrected source file needs a new run id.",
             run_id=run_id,
             item_id=item_id,
         )

@@ -153,7 +153,9 @@ def _file_problems(store: StateStore, run: RunRecord, artifacts: ArtifactStore) 
 def _budget_problems(store: StateStore) -> Iterator[str]:
     held: Counter[str] = Counter()
     for batch in store.batches():
-        held[batch.scope] += batch.tokens if batch.state in BATCH_HOLDS_BUDGET else 0
+        if batch.reserves and batch.state not in BATCH_HOLDS_BUDGET:
+            yield f"batch {batch.pk} is {batch.state} and still reserves {batch.tokens} tokens"
+        held[batch.scope] += batch.tokens if batch.reserves else 0
     for name, tokens in held.items():
         reserved = store.scope(name).reserved
         if reserved != tokens:

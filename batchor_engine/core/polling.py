@@ -5,6 +5,7 @@ Law: an unknown status means still running. Only the four last words of a provid
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, cast
 
 from batchor_engine.core.records import BatchRecord, Observation
@@ -13,6 +14,8 @@ from batchor_engine.models import JSONValue
 
 LAST_WORDS = frozenset({"completed", "failed", "expired", "cancelled"})
 PAGE_SIZE = 100
+_SLOWEST_SEC = 60.0
+_TWIN_SEC = 900.0
 
 
 def observation(batch: BatchRecord, remote: BatchRemoteRecord) -> Observation:
@@ -42,6 +45,19 @@ def is_news(batch: BatchRecord, seen: Observation) -> bool:
 def max_pages(active: int) -> int:
     """List pages that one poll may ask for, so that a shared account cannot make a poll long."""
     return -(-active // PAGE_SIZE) + 1
+
+
+def by_list(batches: Collection[BatchRecord], now: float) -> bool:
+    """Whether to look at a list page: for several batches, and while a late twin of a young one may still appear."""
+    return len(batches) > 1 or any(now - batch.created_at < _TWIN_SEC for batch in batches)
+
+
+def cadence_sec(interval: float, youngest_age: float | None) -> float:
+    """How long to sleep between looks: the interval at first, then a fiftieth of the youngest batch's age, ≤ 60 s.
+
+    A batch that has run for an hour is looked at once a minute; None (no batch is away) keeps the interval.
+    """
+    return interval if youngest_age is None else max(interval, min(youngest_age / 50.0, _SLOWEST_SEC))
 
 
 def _count(value: object, before: int) -> int:

@@ -207,7 +207,10 @@ class NewBatch:
 
 @dataclass(frozen=True)
 class BatchRecord:
-    """A batch as stored; `create_at` is when a create call was last begun, None when none can be on its way."""
+    """A batch as stored; `create_at` is when a create call was last begun, None when none can be on its way.
+
+    `reserves` tells whether its tokens still count against the scope's budget.
+    """
 
     pk: int
     run_pk: int
@@ -219,6 +222,7 @@ class BatchRecord:
     items: int
     bytes: int
     tokens: int
+    reserves: bool
     provider_batch_id: str | None = None
     input_file_id: str | None = None
     output_file_id: str | None = None

@@ -180,12 +180,20 @@ class StateStore(ABC):
         """Fail rows that are not with the provider (cancelled, or never sendable); how many."""
 
     @abstractmethod
+    def retry_failed(self, run_pk: int, lease: Lease) -> int:
+        """Permanently failed rows that were once in a batch are pending with a new allowance; how many."""
+
+    @abstractmethod
     def open_items(self, run_pk: int, *, after_index: int, limit: int) -> list[ItemRow]:
         """Rows that are not terminal and not with the provider, in order."""
 
     @abstractmethod
     def finish_ingest(self, run_pk: int, lease: Lease) -> None:
         """Give up the rest of the source."""
+
+    @abstractmethod
+    def keep_places(self) -> None:
+        """Runs that wait for budget are still looked after: they keep their place in the queue."""
 
     # --- reads
 

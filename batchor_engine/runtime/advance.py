@@ -1,24 +1,38 @@
-"""One step of a run's submission side, under its lease.
+"""One cycle of a run's submission side, under its lease: see, plan, perform.
 
-Law: one owner at a time; whoever finds the run busy does nothing. A paused run is left alone.
+Law: one owner at a time; whoever finds the run busy, or loses it, does nothing more. A paused run is left alone.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from typing import Any
+from typing import assert_never
 
+from batchor_engine.core.planner import (
+    Action,
+    AskCancel,
+    FinishCancel,
+    Ingest,
+    Recover,
+    ReopenRows,
+    RunView,
+    Submit,
+    TakeBack,
+    plan,
+)
 from batchor_engine.core.records import Lease, RunRecord
-from batchor_engine.errors import UnknownRunError
-from batchor_engine.job import BatchJob
-from batchor_engine.runtime.cancel import advance_cancel
+from batchor_engine.errors import LeaseLostError, UnknownRunError
+from batchor_engine.runtime.cancel import ask_provider, finish_cancel
 from batchor_engine.runtime.hold import held
 from batchor_engine.runtime.host import Host
 from batchor_engine.runtime.ingest import Ingestion
 from batchor_engine.runtime.poll import poll
-from batchor_engine.runtime.recover import recover
+from batchor_engine.runtime.recover import recover, settle_for_cancel
 from batchor_engine.runtime.submit import submission, submit_ready
-from batchor_engine.states import BATCH_UNSETTLED, ItemStatus, RunControlState
+from batchor_engine.states import BATCH_UNSETTLED, BatchState, ItemStatus, RunControlState
+
+log = logging.getLogger("batchor_engine")
 
 Stop = Callable[[], bool]
 # A part is sealed after this long even when it is small, so that a slow source loses little to a crash.
@@ -39,58 +53,73 @@ def run_lease(run_id: str) -> str:
     return f"run:{run_id}"
 
 
+def view_of(host: Host, run: RunRecord) -> RunView:
+    """What planning needs to see; a few indexed reads, whatever the size of the run."""
+    batches = host.store.batches(run_pk=run.pk, states={*BATCH_UNSETTLED, BatchState.SUBMITTED})
+    waiting = run.counts[ItemStatus.FAILED_RETRYABLE]
+    return RunView(
+        run=run,
+        unsettled=tuple(batch for batch in batches if batch.state in BATCH_UNSETTLED),
+        submitted=tuple(batch for batch in batches if batch.state is BatchState.SUBMITTED),
+        has_source=host.job_of(run.run_id) is not None,
+        next_retry_at=host.store.next_retry_at(run.pk) if waiting else None,
+    )
+
+
+def planned(host: Host, run: RunRecord) -> tuple[Action, ...]:
+    """What advance() would do now."""
+    return plan(view_of(host, run), host.clock)
+
+
 def advance(host: Host, run_id: str, stop: Stop) -> bool:
     """Recover, ingest, submit as far as capacity, back-off and control allow; False when another worker does."""
-    if not has_work(host, read_run(host, run_id)):
+    if not planned(host, read_run(host, run_id)):
         return True
     with held(host.store, run_lease(run_id)) as lease:
         if lease is None:
             return False
-        advance_held(host, run_id, lease, stop)
-        return True
+        return advance_held(host, run_id, lease, stop)
 
 
-def has_work(host: Host, run: RunRecord) -> bool:
-    """Whether the submission side of a run has anything to do now; a run that waits for answers costs nothing."""
-    if run.is_finished or run.control is RunControlState.PAUSED:
+def advance_held(host: Host, run_id: str, lease: Lease, stop: Stop) -> bool:
+    """advance() for a caller that has the lease; False when it was taken over on the way."""
+    try:
+        for action in planned(host, read_run(host, run_id)):
+            _perform(host, run_id, lease, action, stop)
+    except LeaseLostError:
+        log.warning("another worker took over run=%s; this one stops", run_id)
         return False
-    if run.control is RunControlState.CANCEL_REQUESTED or not run.ingest.finished:
-        return True
-    if run.backoff.until > host.clock:
-        return False
-    if run.counts[ItemStatus.PENDING] or run.counts[ItemStatus.QUEUED_LOCAL]:
-        return True
-    if not run.counts[ItemStatus.FAILED_RETRYABLE]:
-        return False
-    first = host.store.next_retry_at(run.pk)
-    return first is not None and first <= host.clock
+    return True
 
 
-def advance_held(host: Host, run_id: str, lease: Lease, stop: Stop) -> None:
-    """advance() for a caller that has the lease."""
+def _perform(host: Host, run_id: str, lease: Lease, action: Action, stop: Stop) -> None:
     run = read_run(host, run_id)
-    if run.is_finished or run.control is RunControlState.PAUSED:
-        return
-    if run.control is RunControlState.CANCEL_REQUESTED:
-        advance_cancel(host, run, lease)
-        return
-    work = submission(host, run, lease)
-    if host.store.batches(run_pk=run.pk, states=BATCH_UNSETTLED):
-        recover(work)
-    if run.counts[ItemStatus.FAILED_RETRYABLE]:
-        host.store.reopen_due(run.pk, lease)
-    job = host.job_of(run_id)
-    if job is not None and not run.ingest.finished:
-        _ingest(host, run, lease, job, stop)
-    submit_ready(submission(host, read_run(host, run_id), lease), partial=True, stop=stop)
+    match action:
+        case Recover():
+            recover(submission(host, run, lease))
+        case ReopenRows():
+            host.store.reopen_due(run.pk, lease)
+        case Ingest():
+            _ingest(host, run, lease, stop)
+        case Submit():
+            submit_ready(submission(host, run, lease), partial=True, stop=stop)
+        case TakeBack():
+            settle_for_cancel(submission(host, run, lease))
+        case AskCancel(batch):
+            ask_provider(host, run, lease, batch)
+        case FinishCancel():
+            finish_cancel(host, run, lease)
+        case _:
+            assert_never(action)
 
 
-def _ingest(host: Host, run: RunRecord, lease: Lease, job: BatchJob[Any, Any], stop: Stop) -> None:
+def _ingest(host: Host, run: RunRecord, lease: Lease, stop: Stop) -> None:
     """Seal parts and send full batches in turn, until the source ends or something says stop."""
+    job = host.job_of(run.run_id)
+    assert job is not None
     ingestion = Ingestion(host, run, lease, job, host.provider_of(run))
-    polled = host.clock
-    more = True
-    while more and not stop() and _still_runs(host, run.run_id):
+    polled, more = host.clock, True
+    while more and not stop() and read_run(host, run.run_id).control is RunControlState.RUNNING:
         began = host.clock
         more = ingestion.step(lambda began=began: stop() or host.clock - began > SLICE_SEC)
         if more:
@@ -100,7 +129,3 @@ def _ingest(host: Host, run: RunRecord, lease: Lease, job: BatchJob[Any, Any], s
             polled = host.clock
     if ingestion.finished:
         host.emit(run, "ingestion_finished", total_items=read_run(host, run.run_id).total_items)
-
-
-def _still_runs(host: Host, run_id: str) -> bool:
-    return read_run(host, run_id).control is RunControlState.RUNNING

@@ -221,6 +221,9 @@ def _apply(
     work.host.reached("collect.settled")
     if failure and failure.enqueued_token_limit:
         store.learn_limit(batch.scope, failure.enqueued_token_limit)
+    if failure and batch.input_file_id:
+        # A loop of failing batches must not leave a remote file per turn behind.
+        work.provider.delete_input_file(batch.input_file_id)
     _tell(work, tally, failure, index.anomalies)
 
 

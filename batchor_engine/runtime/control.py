@@ -5,9 +5,15 @@ Law: an error means that nothing changed. A cancel is final.
 
 from __future__ import annotations
 
-from batchor_engine.runtime.advance import advance, read_run
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from batchor_engine.core.records import BatchRecord, Lease, RunRecord
+from batchor_engine.errors import RunBusyError
+from batchor_engine.runtime.advance import advance, read_run, run_lease
+from batchor_engine.runtime.hold import held
 from batchor_engine.runtime.host import Host
-from batchor_engine.states import RunControlState
+from batchor_engine.states import BatchState, ItemStatus, RunControlState
 
 
 def pause(host: Host, run_id: str) -> None:
@@ -35,3 +41,60 @@ def cancel(host: Host, run_id: str, *, drain: bool = False) -> None:
         host.emit(after, "run_cancel_requested")
     if not after.is_finished:
         advance(host, run_id, lambda: False)
+
+
+def retry_failed(host: Host, run_id: str) -> None:
+    """Reopen the permanently failed rows that can be sent again; refused after a cancel and after a prune."""
+    run = read_run(host, run_id)
+    if run.control is RunControlState.CANCEL_REQUESTED:
+        raise ValueError(f"Run {run_id!r} was cancelled, so its rows stay failed: start a new run_id for them.")
+    if not run.counts[ItemStatus.FAILED_PERMANENT]:
+        return
+    with _owned(host, run) as lease:
+        _check_requests_are_there(host, run)
+        moved = host.store.retry_failed(run.pk, lease)
+    if moved:
+        host.emit(run, "items_retried", retried_item_count=moved)
+
+
+def _check_requests_are_there(host: Host, run: RunRecord) -> None:
+    """A pruned request cannot be sent again; ArtifactMissingError names the file, and nothing has changed."""
+    artifacts = host.artifacts(run)
+    for part in host.store.parts(run.pk):
+        with artifacts.local_file(part.key):
+            pass
+
+
+def resolve_as_created(
+    host: Host, run_id: str, *, provider_batch_id: str, status: str = "submitted", intent_id: str | None = None
+) -> None:
+    """Adopt the batch that an operator found."""
+    run = read_run(host, run_id)
+    with _owned(host, run) as lease:
+        batch = _indeterminate(host, run, intent_id)
+        host.store.confirm_submitted(batch, lease, provider_batch_id=provider_batch_id, status=status)
+
+
+def resolve_as_not_created(host: Host, run_id: str, *, intent_id: str | None = None) -> None:
+    """Take an operator's word that there is no such batch."""
+    run = read_run(host, run_id)
+    with _owned(host, run) as lease:
+        host.store.release_batch(_indeterminate(host, run, intent_id), lease, BatchState.ABANDONED, backoff=None)
+
+
+def _indeterminate(host: Host, run: RunRecord, intent_id: str | None) -> BatchRecord:
+    unsure = host.store.batches(run_pk=run.pk, states={BatchState.INDETERMINATE})
+    found = [batch for batch in unsure if intent_id in {None, batch.intent_id}]
+    if len(found) != 1:
+        names = ", ".join(batch.intent_id for batch in unsure) or "none"
+        wanted = "" if intent_id is None else f" with intent {intent_id}"
+        raise ValueError(f"Run {run.run_id!r}: not exactly one unresolved submission{wanted} (unresolved: {names})")
+    return found[0]
+
+
+@contextmanager
+def _owned(host: Host, run: RunRecord) -> Generator[Lease]:
+    with held(host.store, run_lease(run.run_id)) as lease:
+        if lease is None:
+            raise RunBusyError(run.run_id)
+        yield lease

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from batchor_engine.core.planner import Submit
 from batchor_engine.core.records import BatchRecord, RunRecord
 from batchor_engine.core.summary import batch_info, summarize
 from batchor_engine.models import RunInfo
-from batchor_engine.runtime.advance import has_work
+from batchor_engine.runtime.advance import planned
 from batchor_engine.runtime.host import Host
 from batchor_engine.runtime.submit import has_room
-from batchor_engine.states import BatchState, ItemStatus, RunControlState
+from batchor_engine.states import BatchState, RunControlState
 
 
 def run_info(host: Host, run: RunRecord, labels: dict[str, str]) -> RunInfo:
@@ -34,15 +35,7 @@ def _due(host: Host, run: RunRecord, batches: list[BatchRecord]) -> set[str]:
     now = host.clock
     if any(batch.state is BatchState.ENDED and batch.collect_after <= now for batch in batches):
         due.add("collect")
-    if has_work(host, run) and _can_advance(host, run):
+    actions = planned(host, run)
+    if any(not isinstance(action, Submit) for action in actions) or (actions and has_room(host, run)):
         due.add("advance")
-    return due - ({"collect", "advance"} if run.control is RunControlState.PAUSED else set())
-
-
-def _can_advance(host: Host, run: RunRecord) -> bool:
-    """Whether more than waiting would come of it: something to settle, or rows that the budget has room for."""
-    if run.control is RunControlState.CANCEL_REQUESTED or run.counts[ItemStatus.QUEUED_LOCAL]:
-        return True
-    if not run.counts[ItemStatus.PENDING] and not run.counts[ItemStatus.FAILED_RETRYABLE]:
-        return False
-    return has_room(host, run)
+    return set() if run.control is RunControlState.PAUSED else due

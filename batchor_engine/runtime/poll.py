@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
-from batchor_engine.core.polling import PAGE_SIZE, is_news, max_pages, observation
+from batchor_engine.core.polling import PAGE_SIZE, by_list, is_news, max_pages, observation
 from batchor_engine.core.records import BatchRecord, Observation, RunRecord
 from batchor_engine.errors import ProviderError, ProviderErrorKind
 from batchor_engine.models import PollReport
 from batchor_engine.ports.providers import BatchProvider
 from batchor_engine.runtime.host import Host
+from batchor_engine.runtime.twins import cancel_twins
 from batchor_engine.states import BatchState, RunControlState
 
 # Batches that no list page showed are asked for one by one, this many a poll, the longest unseen first.
@@ -60,7 +61,7 @@ class _Look:
                 self._miss(batches, f"this process speaks for account {provider.account_label}, not for {account}")
                 return
             unseen = {str(batch.provider_batch_id): batch for batch in batches}
-            if provider.lists_batches and len(unseen) > 1:
+            if provider.lists_batches and by_list(unseen.values(), self._host.clock):
                 self._by_pages(provider, unseen)
             self._one_by_one(provider, unseen)
         except ProviderError as error:
@@ -77,6 +78,7 @@ class _Look:
             page = provider.list_batches(after=after, limit=PAGE_SIZE)
             found = [(unseen.pop(remote["id"]), remote) for remote in page.records if remote["id"] in unseen]
             self._record([observation(batch, remote) for batch, remote in found], [batch for batch, _ in found])
+            cancel_twins(self._host, provider, page.records)
             if page.next_after is None:
                 return
             after = page.next_after

@@ -6,6 +6,7 @@ model's class.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from itertools import islice
@@ -67,6 +68,17 @@ def iter_terminal(
     """Sequence and result, after a cursor; a row that retry_failed() superseded has no sequence any more."""
     check_page(after_sequence, limit)
     return islice(_terminal(host, run, model, after_sequence), limit)
+
+
+def failure_counts(host: Host, run: RunRecord) -> dict[str, int]:
+    """Items that failed for good, by class; opens only segments of which retry_failed() superseded rows."""
+    counts: Counter[str] = Counter()
+    for segment in host.store.segments(run.pk):
+        if segment.superseded:
+            counts.update(row.error_class for row in _rows(host, run, segment) if row.error_class)
+        else:
+            counts.update(segment.totals.failures)
+    return dict(counts)
 
 
 def check_page(after_sequence: int, limit: int | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +25,11 @@ from batchor_engine.runtime import control, steps
 from batchor_engine.runtime.advance import read_run
 from batchor_engine.runtime.export import export_terminal
 from batchor_engine.runtime.host import Host, policies_of
-from batchor_engine.runtime.readback import iter_results, read_page
+from batchor_engine.runtime.readback import failure_counts, iter_results, read_page
 from batchor_engine.states import RUN_TERMINAL, RunControlState, RunLifecycleStatus
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pandas as pd  # pyright: ignore[reportMissingTypeStubs] - pandas ships none
 
     from batchor_engine.runtime.runner import BatchRunner
 
@@ -98,7 +99,25 @@ class Run:
 
     def cancel(self, *, drain: bool = False) -> RunSummary:
         """End the run for good: live batches are cancelled at the provider, or with `drain` left to finish."""
-        return self._controlled(lambda host, run_id: control.cancel(host, run_id, drain=drain))
+        return self._controlled(partial(control.cancel, drain=drain))
+
+    def retry_failed(self) -> RunSummary:
+        """Give every permanently failed row a new allowance of attempts; the run goes on. ValueError after a cancel.
+
+        Their old results are superseded: they leave the pages, and the new ones get new sequences.
+        """
+        return self._controlled(control.retry_failed)
+
+    def resolve_indeterminate_submission_as_created(
+        self, *, provider_batch_id: str, status: str = "submitted", intent_id: str | None = None
+    ) -> RunSummary:
+        """The operator found the batch at the provider: it is adopted, and its answers will be collected."""
+        settle = partial(control.resolve_as_created, provider_batch_id=provider_batch_id, status=status)
+        return self._controlled(partial(settle, intent_id=intent_id))
+
+    def resolve_indeterminate_submission_as_not_created(self, *, intent_id: str | None = None) -> RunSummary:
+        """The operator is sure that the provider never had the batch: its rows will be sent again."""
+        return self._controlled(partial(control.resolve_as_not_created, intent_id=intent_id))
 
     def _controlled(self, act: Callable[[Host, str], None]) -> RunSummary:
         act(self._runner.host, self.run_id)
@@ -167,11 +186,7 @@ class Run:
 
     def failure_counts(self) -> dict[str, int]:
         """Items that failed for good, by error class."""
-        counts: dict[str, int] = {}
-        for segment in self._runner.host.store.segments(self._record().pk):
-            for name, number in segment.totals.failures.items():
-                counts[name] = counts.get(name, 0) + number
-        return counts
+        return failure_counts(self._runner.host, self._record())
 
     def batches(self) -> list[BatchInfo]:
         """Every batch of the run as last seen, oldest first."""

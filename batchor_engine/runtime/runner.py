@@ -223,6 +223,7 @@ class BatchRunner:
 
     def poll(self, *, deadline: float | None = None) -> PollReport:
         """Look at every active batch of the store in a few cheap calls; downloads and submits nothing."""
+        self.storage.keep_places()
         return poll(self.host, stop=stop_after(self.host, deadline))
 
     def close(self) -> None:

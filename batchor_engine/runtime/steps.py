@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from batchor_engine.core.polling import cadence_sec
 from batchor_engine.core.records import RunRecord
 from batchor_engine.errors import (
     RunIngestionSourceRequiredError,
@@ -76,7 +77,6 @@ def _after(host: Host, run_id: str) -> None:
 def wait(host: Host, run_id: str, timeout: float | None, poll_interval: float | None) -> None:
     """refresh() until the run is over."""
     stop = stop_after(host, timeout)
-    interval = poll_interval if poll_interval is not None else host.config_of(read_run(host, run_id)).poll_interval_sec
     end = None if timeout is None else host.clock + timeout
     while True:
         before = read_run(host, run_id)
@@ -90,7 +90,14 @@ def wait(host: Host, run_id: str, timeout: float | None, poll_interval: float | 
         if stop():
             raise TimeoutError(f"run {run_id!r} is not finished after {timeout} s; it goes on when you wait again")
         if _progress(before) == _progress(after):
-            host.sleep(interval if end is None else max(0.0, min(interval, end - host.clock)))
+            pause = _cadence(host, after) if poll_interval is None else poll_interval
+            host.sleep(pause if end is None else max(0.0, min(pause, end - host.clock)))
+
+
+def _cadence(host: Host, run: RunRecord) -> float:
+    away = host.store.batches(run_pk=run.pk, states={BatchState.SUBMITTED})
+    ages = [host.clock - (batch.submitted_at or host.clock) for batch in away]
+    return cadence_sec(host.config_of(run).poll_interval_sec, min(ages, default=None))
 
 
 def _progress(run: RunRecord) -> tuple[object, ...]:

@@ -16,7 +16,7 @@ from batchor_engine.core.backoff import after_failure, after_progress
 from batchor_engine.core.budget import Allowance, allowance
 from batchor_engine.core.identity import input_file_name, remote_metadata
 from batchor_engine.core.packing import Packed, PackLimits, pack_rows, part_load, whole_rest
-from batchor_engine.core.records import Backoff, BatchRecord, Lease, NewBatch, PartRecord, RunRecord
+from batchor_engine.core.records import Backoff, BatchRecord, ItemRow, Lease, NewBatch, PartRecord, RunRecord
 from batchor_engine.errors import ProviderError, ProviderErrorKind
 from batchor_engine.ports.providers import BatchProvider
 from batchor_engine.ports.state import StateStore, iter_items
@@ -33,6 +33,8 @@ _RESERVATION_SEC = (24 + 6) * 3600.0
 _PARTS_AT_ONCE = 64
 # How often an uploaded file may still be unknown before that counts as a refusal.
 FILE_VISIBLE_TRIES = 5
+# Failed control-plane calls in a row (about eight hours at the default delays) after which the run pauses itself.
+MAX_CONTROL_FAILURES = 100
 
 CONTROL_PLANE_CLASS = {
     ProviderErrorKind.QUOTA: "openai_insufficient_quota",
@@ -69,9 +71,10 @@ def submit_ready(work: Submission, *, partial: bool, stop: Callable[[], bool]) -
     sent = 0
     while not stop() and _may_submit(work):
         packed = plan_batch(work, partial=partial)
-        if packed is None:
-            break
-        batch = _claim(work, packed)
+        if packed.oversize:
+            _fail_oversize(work, packed)
+            continue
+        batch = _claim(work, packed) if packed.ranges else None
         if batch is None or not submit(work, batch):
             break
         sent += 1
@@ -85,16 +88,14 @@ def _may_submit(work: Submission) -> bool:
     return run.backoff.until <= work.host.clock and run.counts[ItemStatus.PENDING] > 0
 
 
-def plan_batch(work: Submission, *, partial: bool) -> Packed | None:
-    """Choose the next batch: rows that go again first, then fresh parts in order."""
+def plan_batch(work: Submission, *, partial: bool) -> Packed:
+    """Choose the next batch: rows that go again first, then fresh parts in order; empty where nothing may go."""
     limits = _limits(work)
     again = pack_rows(work.store.reopened_items(work.run.pk, limit=limits.max_requests + 1), limits, fresh=False)
-    if again.ranges:
+    if again.ranges or again.oversize:
         return again
     fresh = _pack_fresh(work, limits)
-    if not fresh.ranges or not (partial or fresh.closed):
-        return None
-    return fresh
+    return fresh if partial or fresh.closed or fresh.oversize else Packed()
 
 
 def has_room(host: Host, run: RunRecord) -> bool:
@@ -105,7 +106,7 @@ def has_room(host: Host, run: RunRecord) -> bool:
     if allowed.total is None:
         return True
     packed = plan_batch(work, partial=True)
-    return packed is not None and work.store.scope(_scope(work)).reserved + packed.load.tokens <= allowed.total
+    return bool(packed.oversize) or work.store.scope(_scope(work)).reserved + packed.load.tokens <= allowed.total
 
 
 def _limits(work: Submission) -> PackLimits:
@@ -245,30 +246,39 @@ def put_back(work: Submission, batch: BatchRecord, error: ProviderError) -> None
         case ProviderErrorKind.QUOTA:
             pause_for(work.host, work.run, str(waits.error_class), phase="submit")
         case ProviderErrorKind.REJECTED:
-            _fail_rows(work, batch, error)
+            _fail_batch_rows(work, batch, error)
         case ProviderErrorKind.AUTH:
             raise error
         case _:
-            pass
+            _pause_at_cap(work, waits)
 
 
-def _fail_rows(work: Submission, batch: BatchRecord, error: ProviderError) -> None:
+def _fail_batch_rows(work: Submission, batch: BatchRecord, error: ProviderError) -> None:
     """The provider refuses this batch whatever we do, so its rows fail now instead of circling."""
-    rows = [
-        row
-        for row in iter_items(work.store, work.run.pk, work.store.ranges(batch.pk), batch.pk)
-        if row.status is ItemStatus.PENDING
-    ]
-    message = f"the provider refused the batch: {error.message}"
+    members = iter_items(work.store, work.run.pk, work.store.ranges(batch.pk), batch.pk)
+    rows = sorted((row for row in members if row.status is ItemStatus.PENDING), key=lambda row: row.item_index)
+    _fail(work, rows, "batch_error", f"the provider refused the batch: {error.message}")
+
+
+def _fail_oversize(work: Submission, packed: Packed) -> None:
+    """Rows that no batch can hold under the limits of today fail alone; the others go on."""
+    allowed = _allowance(work)
+    limit, error_class = allowed.total, "openai_request_exceeds_inflight_token_limit"
+    if allowed.per_batch != allowed.total:
+        limit, error_class = allowed.per_batch, "openai_request_exceeds_batch_token_limit"
+    _fail(work, list(packed.oversize), error_class, f"the request has more tokens than the limit of {limit}")
+
+
+def _fail(work: Submission, rows: list[ItemRow], error_class: str, message: str) -> None:
     artifacts = work.host.artifacts(work.run)
     parts = work.store.parts(work.run.pk, {row.part for row in rows if row.part is not None})
     final = (
-        failed_row(row, error_class="batch_error", message=message, metadata_json=metadata)
-        for row, metadata in with_metadata(artifacts, parts, sorted(rows, key=lambda row: row.item_index))
+        failed_row(row, error_class=error_class, message=message, metadata_json=metadata)
+        for row, metadata in with_metadata(artifacts, parts, iter(rows))
     )
     segment = write_segment(artifacts, work.run.run_id, final)
     failed = work.store.fail_open_items(work.run.pk, work.lease, [row.item_index for row in rows], segment)
-    work.host.emit(work.run, "items_failed", failed_item_count=failed, error_class_counts={"batch_error": failed})
+    work.host.emit(work.run, "items_failed", failed_item_count=failed, error_class_counts={error_class: failed})
 
 
 def hold_back(work: Submission, error: ProviderError) -> None:
@@ -276,6 +286,13 @@ def hold_back(work: Submission, error: ProviderError) -> None:
     waits = next_backoff(work, error)
     work.store.set_backoff(work.run.pk, work.lease, waits)
     work.host.emit(work.run, "batch_submit_retry", error_class=str(waits.error_class))
+    _pause_at_cap(work, waits)
+
+
+def _pause_at_cap(work: Submission, waits: Backoff) -> None:
+    """A provider that has said no this often is somebody's business: the run waits for a person, and loses nothing."""
+    if waits.consecutive >= MAX_CONTROL_FAILURES:
+        pause_for(work.host, work.run, str(waits.error_class), phase="submit")
 
 
 def next_backoff(work: Submission, error: ProviderError) -> Backoff:

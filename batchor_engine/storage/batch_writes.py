@@ -38,7 +38,7 @@ from batchor_engine.storage.schema import batch_ranges, batches, items, parts, r
 def claim(connection: Connection, run_pk: int, new: NewBatch, now: float) -> BatchRecord | None:
     """Reserve, queue the rows, record the batch as planned."""
     control = connection.execute(select(runs.c.control).where(runs.c.id == run_pk).with_for_update()).scalar_one()
-    if control != RunControlState.RUNNING or not scopes.reserve(connection, new.scope, new.tokens, new.budget):
+    if control != RunControlState.RUNNING or not scopes.reserve(connection, run_pk, new, now):
         return None
     batch_pk = _insert_batch(connection, run_pk, new, now)
     for chunk in new.ranges:
@@ -111,7 +111,8 @@ def _advance_parts(connection: Connection, fresh: Sequence[BatchRange]) -> None:
     for chunk in fresh:
         moved = connection.execute(
             parts.update()
-            .where(parts.c.id == chunk.part, parts.c.next_offset == chunk.offset)
+            # Rows before the chunk may have failed without being sent, so it begins at the next line or later.
+            .where(parts.c.id == chunk.part, parts.c.next_offset <= chunk.offset)
             .values(
                 next_index=chunk.last_index + 1,
                 next_offset=chunk.offset + chunk.length,
@@ -163,7 +164,7 @@ def release_batch(connection: Connection, batch: BatchRecord, target: BatchState
         return False
     moved = _move_rows(connection, batch, ItemStatus.QUEUED_LOCAL, ItemStatus.PENDING)
     _expect(moved, batch.items, "release rows")
-    scopes.give_back(connection, batch.scope, batch.tokens)
+    scopes.give_back(connection, batch.pk)
     counters = {ItemStatus.QUEUED_LOCAL: -moved, ItemStatus.PENDING: moved}
     waits = backoff_values(backoff) if backoff else {}
     bump(connection, batch.run_pk, counters, live_batches=runs.c.live_batches - 1, **waits)
@@ -190,7 +191,7 @@ def observe(connection: Connection, seen: Sequence[Observation], now: float) -> 
         ).rowcount
         if landed and look.ended:
             record = reads.batch(connection, look.batch)
-            scopes.give_back(connection, record.scope, record.tokens)
+            scopes.give_back(connection, record.pk)
             bump(connection, record.run_pk)
             ended.append(look.batch)
     return ended

@@ -80,12 +80,19 @@ def batch(connection: Connection, batch_pk: int) -> BatchRecord:
     return rows.batch_record(connection.execute(query).one())
 
 
-def batches_of(connection: Connection, run_pk: int | None, states: Collection[BatchState] | None) -> list[BatchRecord]:
+def batches_of(
+    connection: Connection,
+    run_pk: int | None,
+    states: Collection[BatchState] | None,
+    intents: Collection[str] | None,
+) -> list[BatchRecord]:
     query = select(batches, runs.c.run_id).join(runs, runs.c.id == batches.c.run).order_by(batches.c.id)
     if run_pk is not None:
         query = query.where(batches.c.run == run_pk)
     if states is not None:
         query = query.where(batches.c.state.in_([state.value for state in states]))
+    if intents is not None:
+        query = query.where(batches.c.intent_id.in_(list(intents)))
     return [rows.batch_record(row) for row in connection.execute(query)]
 
 

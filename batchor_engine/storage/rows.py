@@ -111,6 +111,7 @@ def batch_record(row: Any) -> BatchRecord:
         items=row.items,
         bytes=row.bytes,
         tokens=row.tokens,
+        reserves=row.reserve_until > 0,
         errors=load(row.errors),
         **{name: getattr(row, name) for name in BATCH_FACTS},
     )

@@ -6,7 +6,6 @@ Law: a counter moves in the transaction of the rows it counts. A guarded write s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, select, text
@@ -22,7 +21,14 @@ from batchor_engine.core.records import (
     RunRecord,
 )
 from batchor_engine.errors import DuplicateItemError
-from batchor_engine.states import ITEM_CODES, ITEM_TRANSITIONS, ItemStatus, RunControlState, sources_of
+from batchor_engine.states import (
+    ITEM_CODES,
+    ITEM_TRANSITIONS,
+    IllegalTransitionError,
+    ItemStatus,
+    RunControlState,
+    sources_of,
+)
 from batchor_engine.storage import rows
 from batchor_engine.storage.schema import (
     WAITING,
@@ -33,8 +39,10 @@ from batchor_engine.storage.schema import (
     parts,
     run_labels,
     runs,
+    scope_waiters,
     segments,
 )
+from batchor_engine.storage.scopes import give_back
 
 
 def bump(connection: Connection, run_pk: int, moved: dict[ItemStatus, int] | None = None, **values: Any) -> None:
@@ -89,7 +97,9 @@ def delete_run(connection: Connection, run_id: str, *, only_empty: bool) -> bool
 def _delete_rows(connection: Connection, run_pk: int) -> None:
     mine = select(batches.c.id).where(batches.c.run == run_pk)
     connection.execute(delete(batch_ranges).where(batch_ranges.c.batch.in_(mine)))
-    for table in (items, parts, batches, segments, run_labels):
+    for batch_pk in connection.execute(mine).scalars().all():
+        give_back(connection, batch_pk)
+    for table in (items, parts, batches, segments, run_labels, scope_waiters):
         connection.execute(delete(table).where(table.c.run == run_pk))
     connection.execute(delete(runs).where(runs.c.id == run_pk))
 
@@ -101,8 +111,12 @@ def set_control(
     run = find(connection, run_id, lock=True)
     if run is None or run.is_finished or run.control is RunControlState.CANCEL_REQUESTED or run.control is wish:
         return run
-    bump(connection, run.pk, control=wish.value, control_reason=reason, drain=drain)
-    return replace(run, control=wish, control_reason=reason, drain=drain, revision=run.revision + 1)
+    values: dict[str, Any] = {"control": wish.value, "control_reason": reason, "drain": drain}
+    if wish is RunControlState.RUNNING:
+        # Whoever resumes has seen to the cause; the old delay would only make them wait for nothing.
+        values |= {"backoff_consecutive": 0, "backoff_until": 0.0}
+    bump(connection, run.pk, **values)
+    return find(connection, run_id)
 
 
 def backoff_values(backoff: Backoff) -> dict[str, Any]:
@@ -248,7 +262,50 @@ def fail_open_items(connection: Connection, run_pk: int, indexes: Sequence[int],
         moved = connection.execute(statement, [{"at": index} for index in indexes]).rowcount
         bump(connection, run_pk, {status: -moved, ItemStatus.FAILED_PERMANENT: moved})
         total += moved
+    if total != len(indexes):
+        raise IllegalTransitionError(f"could not fail rows: {total} of {len(indexes)} were open")
+    _forget_fresh(connection, run_pk, segment_pk, segment)
     return total
+
+
+def _forget_fresh(connection: Connection, run_pk: int, segment_pk: int, segment: NewSegment) -> None:
+    """Rows that failed before they were ever claimed no longer wait in their part."""
+    query = (
+        select(items.c.part, func.count().label("rows"), func.sum(items.c.tokens).label("tokens"))
+        .where(items.c.run == run_pk, items.c.segment == segment_pk)
+        .where(items.c.idx.between(segment.totals.first_index, segment.totals.last_index))
+        .where(items.c.batch.is_(None), items.c.part.is_not(None))
+        .group_by(items.c.part)
+    )
+    for row in connection.execute(query).all():
+        connection.execute(
+            parts.update()
+            .where(parts.c.id == row.part)
+            .values(left_items=parts.c.left_items - row.rows, left_tokens=parts.c.left_tokens - row.tokens)
+        )
+
+
+def retry_failed(connection: Connection, run_pk: int) -> int:
+    """Permanent failures that were in a batch are pending again; the results they had are superseded."""
+    failed = (
+        items.c.run == run_pk,
+        items.c.state == ITEM_CODES[ItemStatus.FAILED_PERMANENT],
+        items.c.batch.is_not(None),
+    )
+    old = select(items.c.segment, func.count().label("rows")).where(*failed).group_by(items.c.segment)
+    for row in connection.execute(old).all():
+        gone = segments.c.superseded + row.rows
+        connection.execute(segments.update().where(segments.c.id == row.segment).values(superseded=gone))
+    moved = connection.execute(
+        items.update()
+        .where(*failed)
+        .values(
+            state=ITEM_CODES[ItemStatus.PENDING], granted=items.c.attempts, uncounted=0, segment=None, retry_at=None
+        )
+    ).rowcount
+    counters = {ItemStatus.FAILED_PERMANENT: -moved, ItemStatus.PENDING: moved}
+    bump(connection, run_pk, counters, superseded=runs.c.superseded + moved)
+    return moved
 
 
 def _key_of(result: Any) -> int:

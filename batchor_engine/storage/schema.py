@@ -158,6 +158,7 @@ batches = Table(
     Column("error_key", Text),
     Index("batches_by_run", "run", "state"),
     Index("batches_by_state", "state"),
+    Index("batches_by_scope", "scope", "reserve_until"),
 )
 
 batch_ranges = Table(
@@ -206,6 +207,15 @@ scopes = Table(
     Column("name", Text, primary_key=True),
     Column("reserved", BigInteger, nullable=False, default=0),
     Column("learned_limit", BigInteger),
+)
+
+scope_waiters = Table(
+    "scope_waiters",
+    metadata,
+    Column("scope", Text, primary_key=True),
+    Column("run", Key, primary_key=True, autoincrement=False),
+    Column("since", Float(53), nullable=False),
+    Column("seen_at", Float(53), nullable=False),
 )
 
 leases = Table(

@@ -1,28 +1,46 @@
 """The token budget that all runs of one account and model share.
 
-Law: what is reserved is a maintained sum. It is taken with the claim and given back once, when the provider ends the
-batch or it is proved that the provider never had it.
+Law: what is reserved is a maintained sum. It is taken with the claim and given back once: when the provider ends the
+batch, when it is proved that the provider never had it, or when the reservation is older than any batch can be.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, delete, func, select, update
 
-from batchor_engine.core.records import ScopeRecord
-from batchor_engine.storage.schema import scopes
+from batchor_engine.core.budget import WAITER_SEC, Claimant, may_take
+from batchor_engine.core.records import NewBatch, ScopeRecord
+from batchor_engine.states import RunControlState
+from batchor_engine.storage.schema import batches, runs, scope_waiters, scopes
+
+# A waiting run's place is refreshed no more often than this, so that waiting hardly writes.
+_REFRESH_SEC = 30.0
 
 
-def reserve(connection: Connection, name: str, tokens: int, budget: int | None) -> bool:
-    """Add to the scope's reservation unless that would pass the budget (None: no budget)."""
-    record = _locked(connection, name)
-    if budget is not None and record.reserved + tokens > budget:
+def reserve(connection: Connection, run_pk: int, new: NewBatch, now: float) -> bool:
+    """Take a new batch's tokens from its scope's budget, if they fit and it is this run's turn."""
+    reserved = _locked(connection, new.scope).reserved - _expire(connection, new.scope, now)
+    if new.budget is not None and not _is_its_turn(connection, run_pk, new, reserved, new.budget, now):
+        _wait(connection, new.scope, run_pk, now)
         return False
-    connection.execute(scopes.update().where(scopes.c.name == name).values(reserved=scopes.c.reserved + tokens))
+    _leave_queue(connection, new.scope, run_pk)
+    connection.execute(update(scopes).where(scopes.c.name == new.scope).values(reserved=scopes.c.reserved + new.tokens))
     return True
 
 
-def give_back(connection: Connection, name: str, tokens: int) -> None:
-    connection.execute(scopes.update().where(scopes.c.name == name).values(reserved=scopes.c.reserved - tokens))
+def give_back(connection: Connection, batch_pk: int) -> bool:
+    """Return a batch's tokens to its scope; False when that was done before."""
+    row = connection.execute(
+        update(batches)
+        .where(batches.c.id == batch_pk, batches.c.reserve_until > 0)
+        .values(reserve_until=0.0)
+        .returning(batches.c.scope, batches.c.tokens)
+    ).one_or_none()
+    if row is not None:
+        connection.execute(
+            update(scopes).where(scopes.c.name == row.scope).values(reserved=scopes.c.reserved - row.tokens)
+        )
+    return row is not None
 
 
 def find(connection: Connection, name: str) -> ScopeRecord:
@@ -32,7 +50,71 @@ def find(connection: Connection, name: str) -> ScopeRecord:
 
 def learn_limit(connection: Connection, name: str, limit: int) -> None:
     _locked(connection, name)
-    connection.execute(scopes.update().where(scopes.c.name == name).values(learned_limit=limit))
+    connection.execute(update(scopes).where(scopes.c.name == name).values(learned_limit=limit))
+
+
+def keep_places(connection: Connection, now: float) -> None:
+    """A host that polls a store looks after all its runs, so those that wait keep their place in the queue."""
+    alive = select(runs.c.id).where(runs.c.control == RunControlState.RUNNING.value)
+    connection.execute(
+        update(scope_waiters)
+        .where(scope_waiters.c.run.in_(alive), scope_waiters.c.seen_at < now - _REFRESH_SEC)
+        .values(seen_at=now)
+    )
+
+
+def waits(connection: Connection) -> bool:
+    """Whether any run waits for budget."""
+    return connection.execute(select(scope_waiters.c.run).limit(1)).first() is not None
+
+
+def _is_its_turn(connection: Connection, run_pk: int, new: NewBatch, reserved: int, budget: int, now: float) -> bool:
+    alive = select(runs.c.id).where(runs.c.control == RunControlState.RUNNING.value)
+    queue = {
+        row.run: row.since
+        for row in connection.execute(
+            select(scope_waiters).where(
+                scope_waiters.c.scope == new.scope,
+                scope_waiters.c.seen_at > now - WAITER_SEC,
+                scope_waiters.c.run.in_(alive),
+            )
+        )
+    }
+    held = _held(connection, new.scope) if queue else {}
+    me = Claimant(held.get(run_pk, 0), queue.pop(run_pk, now))
+    waiting = [Claimant(held.get(run, 0), since) for run, since in queue.items()]
+    return may_take(new.tokens, reserved=reserved, budget=budget, me=me, waiting=waiting)
+
+
+def _held(connection: Connection, name: str) -> dict[int, int]:
+    query = (
+        select(batches.c.run, func.sum(batches.c.tokens))
+        .where(batches.c.scope == name, batches.c.reserve_until > 0)
+        .group_by(batches.c.run)
+    )
+    return {run: int(tokens) for run, tokens in connection.execute(query)}
+
+
+def _expire(connection: Connection, name: str, now: float) -> int:
+    """Give back reservations that no batch can still need; how many tokens."""
+    query = select(batches.c.id, batches.c.tokens).where(
+        batches.c.scope == name, batches.c.reserve_until > 0, batches.c.reserve_until < now
+    )
+    stale = list(connection.execute(query))
+    return sum(tokens for batch_pk, tokens in stale if give_back(connection, batch_pk))
+
+
+def _wait(connection: Connection, name: str, run_pk: int, now: float) -> None:
+    mine = (scope_waiters.c.scope == name, scope_waiters.c.run == run_pk)
+    seen = connection.execute(select(scope_waiters.c.seen_at).where(*mine)).scalar_one_or_none()
+    if seen is None:
+        connection.execute(scope_waiters.insert().values(scope=name, run=run_pk, since=now, seen_at=now))
+    elif seen < now - _REFRESH_SEC:
+        connection.execute(update(scope_waiters).where(*mine).values(seen_at=now))
+
+
+def _leave_queue(connection: Connection, name: str, run_pk: int) -> None:
+    connection.execute(delete(scope_waiters).where(scope_waiters.c.scope == name, scope_waiters.c.run == run_pk))
 
 
 def _locked(connection: Connection, name: str) -> ScopeRecord:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 
 from batchor_engine.core.records import (
     Backoff,
@@ -33,7 +33,7 @@ from batchor_engine.core.records import (
     SegmentRecord,
     Settlement,
 )
-from batchor_engine.errors import StoreBusyError, StoreError, UnknownRunError
+from batchor_engine.errors import ForeignStoreError, StoreBusyError, StoreError, UnknownRunError
 from batchor_engine.models import JSONValue
 from batchor_engine.ports.state import StateStore
 from batchor_engine.states import BatchState, RunControlState
@@ -75,6 +75,12 @@ class SqlStateStore(StateStore):
             if "locked" in text:
                 raise StoreBusyError(f"{self.location} stayed locked by another process: try again.") from None
             raise StoreError(f"{self.location} cannot be used: {text}") from None
+        except DatabaseError as error:
+            if "not a database" not in str(error.orig):
+                raise
+            raise ForeignStoreError(
+                f"{self.location} is not a database; it was left as it is. Name another file for the store."
+            ) from None
 
     def now(self) -> datetime:
         return self._now()
@@ -205,9 +211,15 @@ class SqlStateStore(StateStore):
 
     # --- polling and collection
 
-    def batches(self, *, run_pk: int | None = None, states: Collection[BatchState] | None = None) -> list[BatchRecord]:
+    def batches(
+        self,
+        *,
+        run_pk: int | None = None,
+        states: Collection[BatchState] | None = None,
+        intents: Collection[str] | None = None,
+    ) -> list[BatchRecord]:
         with self._read() as connection:
-            return reads.batches_of(connection, run_pk, states) if connection else []
+            return reads.batches_of(connection, run_pk, states, intents) if connection else []
 
     def ranges(self, batch_pk: int) -> list[BatchRange]:
         with self._read() as connection:
@@ -227,9 +239,20 @@ class SqlStateStore(StateStore):
         with self._write(lease) as connection:
             return run_writes.fail_open_items(connection, run_pk, indexes, segment)
 
+    def retry_failed(self, run_pk: int, lease: Lease) -> int:
+        with self._write(lease) as connection:
+            return run_writes.retry_failed(connection, run_pk)
+
     def open_items(self, run_pk: int, *, after_index: int, limit: int) -> list[ItemRow]:
         with self._read() as connection:
             return reads.open_items(connection, run_pk, after_index, limit) if connection else []
+
+    def keep_places(self) -> None:
+        with self._read() as connection:
+            if connection is None or not scopes.waits(connection):
+                return
+        with self._write() as connection:
+            scopes.keep_places(connection, self._clock)
 
     # --- reads
 

@@ -1,0 +1,108 @@
+"""Commands that only read: status, list, results.
+
+Law: reading needs no key, no model class and no input file, writes nothing to the store, and holds a few rows at a
+time.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic_core import to_json
+
+from batchor_engine.cli.options import ArtifactsUrl, DbPath, RunId, StoreUrl, pairs
+from batchor_engine.cli.place import Place
+from batchor_engine.cli.streams import emit, emit_summary
+from batchor_engine.core.summary import summary_payload
+from batchor_engine.errors import RunNotFinishedError
+from batchor_engine.models import JSONObject
+from batchor_engine.runtime.advance import read_run
+from batchor_engine.runtime.export import result_line
+from batchor_engine.runtime.host import policies_of
+from batchor_engine.runtime.readback import iter_results
+from batchor_engine.runtime.runner import BatchRunner
+
+
+def status(
+    run_id: RunId, db_path: DbPath = None, store_url: StoreUrl = None, artifacts_url: ArtifactsUrl = None
+) -> None:
+    """Print how far a run is, as stored."""
+    with Place(db_path, store_url, artifacts_url).runner() as runner:
+        emit_summary(runner.get_run(run_id).summary())
+
+
+def list_runs(
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Only runs with it; repeatable.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=0, help="At most so many.")] = None,
+    db_path: DbPath = None,
+    store_url: StoreUrl = None,
+    artifacts_url: ArtifactsUrl = None,
+) -> None:
+    """Print a line for each run, newest first."""
+    labels = pairs(label or [], "--label")
+    with Place(db_path, store_url, artifacts_url).runner() as runner:
+        for info in runner.find_runs(labels or None, limit=limit):
+            extra: JSONObject = {"created_at": info.created_at.isoformat(), "labels": dict(info.labels)}
+            emit({**summary_payload(info.summary), **extra})
+
+
+def results(
+    run_id: RunId,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write them to this file, whole or not at all.")
+    ] = None,
+    db_path: DbPath = None,
+    store_url: StoreUrl = None,
+    artifacts_url: ArtifactsUrl = None,
+) -> None:
+    """Print the results of a finished run.
+
+    One JSON line for each row, in the order of the input.
+    """
+    with Place(db_path, store_url, artifacts_url).runner() as runner:
+        summary = runner.get_run(run_id).summary()
+        lines = _result_lines(runner, run_id)
+        if output is None:
+            for line in lines:
+                emit(line)
+            return
+        count = _write_whole(output.expanduser().absolute(), lines)
+    written: JSONObject = {"result_count": count, "output_path": str(output.expanduser().absolute())}
+    emit({"run_id": run_id, "status": summary.status.value, **written})
+
+
+def _result_lines(runner: BatchRunner, run_id: str) -> Iterator[JSONObject]:
+    """Result lines in item order; a structured run is read by its text, so that nobody needs its class."""
+    run = read_run(runner.host, run_id)
+    if not run.is_finished:
+        raise RunNotFinishedError(run_id)
+    structured = policies_of(run).model_home is not None
+    for result in iter_results(runner.host, run, None, raw=True):
+        yield result_line(result, structured=structured)
+
+
+def _write_whole(target: Path, lines: Iterator[JSONObject]) -> int:
+    """Fill a file beside the target and rename it; whatever happens, the target is the old or the new one."""
+    count = 0
+    aside = target.with_name(f".{secrets.token_hex(8)}.unfinished")
+    try:
+        # Answers are their owner's alone, here as in the store.
+        with open(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as stream:
+            for count, line in enumerate(lines, 1):  # noqa: B007 - the last number is the count
+                stream.write(to_json(line) + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        aside.replace(target)
+    except BaseException:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise
+    return count

@@ -1,0 +1,110 @@
+"""How far a run is, shown to people while it goes on.
+
+Law: only stderr is touched; on a terminal one line moves, elsewhere a line is written now and then.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from batchor_engine.cli.streams import note
+from batchor_engine.errors import UnknownRunError
+from batchor_engine.events import RunEvent
+from batchor_engine.models import RunSummary
+from batchor_engine.runtime.run import Run
+from batchor_engine.runtime.runner import BatchRunner
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+_MOVING_SEC = 0.25
+_LINES_SEC = 10.0
+
+
+class Watch:
+    """An observer of one run's events; give it to the runner, and show the run with over()."""
+
+    def __init__(self) -> None:
+        self._shown: tuple[BatchRunner, str] | None = None
+        self._bar: tuple[Progress, TaskID] | None = None
+        self._next = 0.0
+        self._last = ""
+
+    def __call__(self, event: RunEvent) -> None:
+        if self._shown is not None and event.run_id == self._shown[1] and time.monotonic() >= self._next:
+            self._show()
+
+    @contextmanager
+    def over(self, runner: BatchRunner, run_id: str) -> Generator[None]:
+        """Show how far a run is from here to the end of the context, which ends with one more line."""
+        self._shown = runner, run_id
+        try:
+            if sys.stderr.isatty():
+                with _progress() as progress:
+                    self._bar = progress, progress.add_task(run_id, total=None)
+                    self._show()
+                    yield
+            else:
+                self._show()
+                yield
+            self._bar = None
+            self._show()
+        finally:
+            self._shown = self._bar = None
+
+    def _show(self) -> None:
+        run = self._run()
+        if run is None:
+            return
+        summary = run.summary()
+        if not summary.total_items:
+            return
+        text = sentence(summary, _answered_there(run))
+        if self._bar is not None:
+            progress, task = self._bar
+            done = summary.completed_items + summary.failed_items
+            progress.update(task, total=summary.total_items or None, completed=done, description=text)
+        elif text != self._last:
+            note(text)
+            self._last = text
+        self._next = time.monotonic() + (_LINES_SEC if self._bar is None else _MOVING_SEC)
+
+    def _run(self) -> Run | None:
+        """The run, unless it is still to be created."""
+        if self._shown is None:
+            return None
+        runner, run_id = self._shown
+        try:
+            return runner.get_run(run_id)
+        except UnknownRunError:
+            return None
+
+
+def _progress() -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    # The description holds a user's run id, which is no markup.
+    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn()
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+def _answered_there(run: Run) -> int:
+    return sum(batch.remote_completed + batch.remote_failed for batch in run.batches() if batch.state == "submitted")
+
+
+def sentence(summary: RunSummary, there: int = 0) -> str:
+    """One line about a run; `there` counts answers that the provider has and we have not collected."""
+    parts = [f"{summary.completed_items} of {summary.total_items} rows done"]
+    if summary.failed_items:
+        parts.append(f"{summary.failed_items} failed")
+    if summary.active_batches:
+        noun = "batch" if summary.active_batches == 1 else "batches"
+        parts.append(f"{summary.active_batches} {noun} at the provider" + (f" ({there} answered)" if there else ""))
+    if summary.backoff_remaining_sec:
+        parts.append(f"next submission in {summary.backoff_remaining_sec:.0f} s")
+    return f"{summary.run_id}: {', '.join(parts)}"
