@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from batchor_engine.cli.streams import note
 from batchor_engine.errors import UnknownRunError
 from batchor_engine.events import RunEvent
-from batchor_engine.models import RunSummary
+from batchor_engine.models import JSONValue, RunSummary
 from batchor_engine.runtime.run import Run
 from batchor_engine.runtime.runner import BatchRunner
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _MOVING_SEC = 0.25
 _LINES_SEC = 10.0
+_TROUBLES = {"batch_submit_retry": "a submission", "batch_poll_retry": "a look at the provider"}
 
 
 class Watch:
@@ -33,9 +34,15 @@ class Watch:
         self._bar: tuple[Progress, TaskID] | None = None
         self._next = 0.0
         self._last = ""
+        self._trouble: JSONValue = None
 
     def __call__(self, event: RunEvent) -> None:
-        if self._shown is not None and event.run_id == self._shown[1] and time.monotonic() >= self._next:
+        if self._shown is None or event.run_id != self._shown[1]:
+            return
+        if event.event_type in _TROUBLES and event.data.get("error_class") != self._trouble:
+            self._trouble = event.data.get("error_class")
+            note(f"{event.run_id}: {_TROUBLES[event.event_type]} failed ({self._trouble}) and is tried again")
+        if time.monotonic() >= self._next:
             self._show()
 
     @contextmanager

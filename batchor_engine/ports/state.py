@@ -160,8 +160,14 @@ class StateStore(ABC):
     # --- polling and collection
 
     @abstractmethod
-    def batches(self, *, run_pk: int | None = None, states: Collection[BatchState] | None = None) -> list[BatchRecord]:
-        """Batches, oldest first."""
+    def batches(
+        self,
+        *,
+        run_pk: int | None = None,
+        states: Collection[BatchState] | None = None,
+        intents: Collection[str] | None = None,
+    ) -> list[BatchRecord]:
+        """Batches, oldest first; of one run, in some states, or of some intents only, where given."""
 
     @abstractmethod
     def ranges(self, batch_pk: int) -> list[BatchRange]:

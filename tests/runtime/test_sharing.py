@@ -1,0 +1,134 @@
+"""Several runs and several workers over one store and one account."""
+
+from __future__ import annotations
+
+from batchor_engine import BatchItem, ChunkPolicy, OpenAIEnqueueLimitConfig, OpenAIProviderConfig
+from batchor_engine.core.identity import INTENT_KEY
+
+from .conftest import World
+
+
+def limited(tokens: int) -> OpenAIProviderConfig:
+    limits = OpenAIEnqueueLimitConfig(enqueued_token_limit=tokens, target_ratio=1.0)
+    return OpenAIProviderConfig(model="gpt-5-mini", enqueue_limits=limits)
+
+
+def test_a_second_worker_finds_the_run_busy_and_submits_nothing(world: World) -> None:
+    first, second = world.runner(), world.runner()
+    run = first.start(world.job(3), run_id="one")
+    held = first.storage.acquire("run:one", "somebody/else", 60.0)
+    assert not isinstance(held, str)
+    world.sandbox.finish()
+    assert second.get_run("one").refresh().completed_items == 3
+    first.storage.release(held)
+    assert run.refresh().completed_items == 3
+
+
+def test_start_of_a_busy_run_returns_its_summary(world: World) -> None:
+    first = world.runner()
+    first.start(world.job(3), run_id="busy")
+    first.storage.acquire("run:busy", "somebody/else", 60.0)
+    before = world.stats()["calls_total"]
+    assert world.runner().start(world.job(3), run_id="busy").summary().total_items == 3
+    assert world.stats()["calls_total"] == before
+
+
+def test_a_lease_of_a_dead_owner_expires(world: World) -> None:
+    first = world.runner()
+    first.start(world.job(3), run_id="expired")
+    first.storage.acquire("run:expired", "somebody/else", 60.0)
+    world.sandbox.finish()
+    world.clock.advance(61)
+    assert len(world.runner().get_run("expired").wait().results()) == 3
+
+
+def test_a_small_run_gets_its_turn_beside_a_large_one(world: World) -> None:
+    runner = world.runner()
+    config = limited(120)
+    policy = ChunkPolicy(max_requests=1)
+    large = runner.start(world.job(12, provider_config=config, chunk_policy=policy), run_id="large")
+    small = runner.start(world.job(1, provider_config=config, chunk_policy=policy), run_id="small")
+    assert small.summary().active_batches == 0
+    rounds = 0
+    while not small.is_finished:
+        for run in (large, small):
+            run.refresh()
+        world.clock.advance(5)
+        rounds += 1
+        assert rounds < 100
+    assert large.summary().completed_items < 12
+    large.wait()
+    assert runner.storage.scope(runner.storage.batches()[0].scope).reserved == 0
+
+
+def test_a_dead_waiter_does_not_keep_the_others_waiting(world: World) -> None:
+    runner = world.runner()
+    config, policy = limited(120), ChunkPolicy(max_requests=1)
+    large = runner.start(world.job(4, provider_config=config, chunk_policy=policy), run_id="large")
+    runner.start(world.job(1, provider_config=config, chunk_policy=policy), run_id="abandoned")
+    assert len(large.wait().results()) == 4
+
+
+def test_a_limit_the_provider_names_is_learned_and_splits_what_follows(world: World) -> None:
+    world.fault("token_limit_exceeded", limit=200)
+    run = world.runner().run_and_wait(world.job(12))
+    assert len(run.batches()) > 2
+    assert [result.attempt_count for result in run.results()] == [1] * 12
+
+
+def test_a_row_above_a_learned_limit_fails_alone(world: World) -> None:
+    world.fault("token_limit_exceeded", limit=300)
+    items = [BatchItem(f"row-{n}", {"n": "x" * (3000 if n == 2 else 1)}) for n in range(5)]
+    run = world.runner().run_and_wait(world.job(items))
+    failed = {result.item_id: result.error.error_class for result in run.results() if result.error}
+    assert failed == {"row-2": "openai_request_exceeds_inflight_token_limit"}
+
+
+def test_a_late_twin_of_a_batch_is_cancelled_by_the_next_listing(world: World) -> None:
+    runner = world.runner()
+    run = runner.start(world.job(3), run_id="twins")
+    mine = runner.storage.batches()[0]
+    provider = runner.host.provider_of(runner.storage.run("twins"))
+    twin = provider.create_batch(
+        input_file_id=str(mine.input_file_id), metadata={"run_id": "twins", INTENT_KEY: mine.intent_id}
+    )
+    run.wait()
+    status = {batch["id"]: batch["status"] for batch in world.sandbox.batches()}
+    assert status[mine.provider_batch_id] == "completed"
+    assert status[twin["id"]] in {"cancelling", "cancelled"}
+    assert len(world.happened("twin_batch_cancelled")) >= 1
+
+
+def test_one_poll_of_many_batches_is_one_page(world: World) -> None:
+    runner = world.runner()
+    runner.start(world.job(30, chunk_policy=ChunkPolicy(max_requests=1)), run_id="many")
+    report = runner.poll()
+    assert (report.calls, report.seen) == (1, 30)
+
+
+def test_due_names_what_a_host_should_start(world: World) -> None:
+    runner = world.runner()
+    run = runner.start(world.job(3), run_id="due", labels={"asset": "a"})
+    info = runner.find_runs({"asset": "a"})[0]
+    assert (info.due, info.is_finished) == (frozenset(), False)
+    world.sandbox.finish()
+    runner.poll()
+    ended = runner.find_runs({"asset": "a"})[0]
+    assert ended.due == {"collect"}
+    assert ended.revision > info.revision
+    run.collect()
+    assert runner.find_runs({"asset": "a"})[0].is_finished
+    assert runner.find_runs({"asset": "b"}) == []
+
+
+def test_what_fails_is_due_again_only_after_its_delay(world: World) -> None:
+    world.fault("status_zero", lines=(1,))
+    runner = world.runner()
+    run = runner.start(world.job(3), run_id="delayed")
+    world.sandbox.finish()
+    run.collect()
+    assert runner.find_runs()[0].due == frozenset()
+    world.clock.advance(2)
+    assert runner.find_runs()[0].due == {"advance"}
+    run.advance()
+    assert runner.find_runs()[0].due == frozenset()
