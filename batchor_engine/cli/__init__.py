@@ -10,7 +10,10 @@ import sys
 
 def main() -> None:
     """Run the command line of this process and exit with its code."""
-    # typer and rich cost more than the whole engine, so importing this package must not load them.
-    from batchor_engine.cli.app import run
+    try:
+        # typer and rich cost more than the whole engine, so importing this package must not load them.
+        from batchor_engine.cli.app import run
 
-    sys.exit(run(sys.argv[1:]))
+        sys.exit(run(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

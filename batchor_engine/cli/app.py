@@ -18,7 +18,7 @@ from batchor_engine.cli.control import cancel, collect, pause, resume
 from batchor_engine.cli.reading import list_runs, results, status
 from batchor_engine.cli.sandbox import sandbox
 from batchor_engine.cli.start import start
-from batchor_engine.cli.streams import StdoutClosedError, complain
+from batchor_engine.cli.streams import InterruptedRun, StdoutClosedError, complain
 from batchor_engine.cli.waiting import wait
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
@@ -50,7 +50,10 @@ def run(arguments: Sequence[str]) -> int:
     except (StdoutClosedError, BrokenPipeError):
         _leave_closed_pipe()
         return DONE
-    except KeyboardInterrupt:
+    except InterruptedRun as interruption:
+        complain(f"interrupted; {interruption}")
+        return INTERRUPTED
+    except (KeyboardInterrupt, typer.Abort):
         complain("interrupted")
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the last line of defence: people get a line, not a traceback
@@ -64,6 +67,9 @@ def _call(arguments: list[str]) -> int:
     code: object = command.main(args=arguments, prog_name="batchor", standalone_mode=False, obj=arguments)
     # Only here does a pipe that nobody reads any more show itself.
     sys.stdout.flush()
+    if code == INTERRUPTED:
+        # What typer makes of a Ctrl-C in a command that has nothing of its own to say.
+        raise KeyboardInterrupt
     return code if isinstance(code, int) else DONE
 
 

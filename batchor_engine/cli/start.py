@@ -21,7 +21,7 @@ from batchor_engine.cli.inputs import Prompt, open_inputs
 from batchor_engine.cli.job import endpoint_of, model_class, options_of, usage
 from batchor_engine.cli.options import ArtifactsUrl, DbPath, StoreUrl, pairs
 from batchor_engine.cli.place import CommandError, Place, require_key
-from batchor_engine.cli.streams import complain, emit_summary, note, one_line
+from batchor_engine.cli.streams import InterruptedRun, emit_summary, note, one_line
 from batchor_engine.cli.watch import Watch
 from batchor_engine.config import OpenAIEnqueueLimitConfig, OpenAIProviderConfig
 from batchor_engine.core.identity import check_run_id, new_run_id
@@ -176,8 +176,7 @@ def _explained(runner: BatchRunner, place: Place, again: Again) -> Generator[Non
     try:
         yield
     except KeyboardInterrupt:
-        complain(f"interrupted; {_kept(runner, again.run_id) or 'no row is stored'}. {again} goes on.")
-        raise typer.Exit(130) from None
+        raise InterruptedRun(f"{_kept(runner, again.run_id) or 'no row is stored'}. {again} goes on.") from None
     except Exception as error:
         kept = None if isinstance(error, RunMismatchError) else _kept(runner, again.run_id)
         if kept is None:

@@ -17,6 +17,10 @@ class StdoutClosedError(Exception):
     """Nobody reads our output any more."""
 
 
+class InterruptedRun(Exception):  # noqa: N818 - no error: somebody pressed Ctrl-C
+    """A command was interrupted; the text says what is kept."""
+
+
 def emit(value: JSONValue) -> None:
     """Write one JSON line to stdout."""
     try:

@@ -13,7 +13,7 @@ import typer
 
 from batchor_engine.cli.options import ArtifactsUrl, DbPath, RunId, StoreUrl
 from batchor_engine.cli.place import CommandError, Place, make_importable, require_key_of
-from batchor_engine.cli.streams import complain, emit_summary
+from batchor_engine.cli.streams import InterruptedRun, emit_summary
 from batchor_engine.cli.watch import Watch
 from batchor_engine.states import RunControlState
 
@@ -53,5 +53,4 @@ def resumable(place: Place, run_id: str) -> Generator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        complain(f"interrupted; the run is kept and goes on with {place.line('wait', run_id)}.")
-        raise typer.Exit(130) from None
+        raise InterruptedRun(f"the run is kept and goes on with {place.line('wait', run_id)}.") from None

@@ -53,7 +53,8 @@ def parts_of(connection: Connection, run_pk: int, pks: Collection[int] | None) -
 
 
 def reopened_items(connection: Connection, run_pk: int, limit: int) -> list[ItemRow]:
-    query = select(items).where(items.c.run == run_pk, text(REOPENED)).order_by(items.c.idx).limit(limit)
+    query = select(items).where(items.c.run == run_pk, text(REOPENED))
+    query = query.order_by(items.c.state, items.c.idx).limit(limit)
     return [rows.item_row(row) for row in connection.execute(query)]
 
 

@@ -117,10 +117,12 @@ items = Table(
 
 # Rows that were in a batch and must go again. Their conditions are literals: SQLite uses a partial index only when the
 # query repeats them letter by letter.
-REOPENED = f"batch IS NOT NULL AND state = {ITEM_CODES[ItemStatus.PENDING]}"
+# Pending is the lowest code; "<" keeps SQLite from folding `state` out of ORDER BY state, idx, which only this index
+# serves without a sort. With "=" it walks the primary key through all rows of the run instead.
+REOPENED = f"batch IS NOT NULL AND state < {ITEM_CODES[ItemStatus.PENDING] + 1}"
 WAITING = f"state = {ITEM_CODES[ItemStatus.FAILED_RETRYABLE]}"
 for _name, _columns, _where in (
-    ("items_reopened", ("run", "idx"), REOPENED),
+    ("items_reopened", ("run", "state", "idx"), REOPENED),
     ("items_waiting", ("run", "retry_at"), WAITING),
 ):
     Index(_name, *(items.c[name] for name in _columns), sqlite_where=text(_where), postgresql_where=text(_where))

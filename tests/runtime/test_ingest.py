@@ -1,0 +1,234 @@
+"""From source to sealed parts: what is refused, what is kept, what is never rendered twice."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from batchor_engine import (
+    BatchItem,
+    ChunkPolicy,
+    CsvItemSource,
+    DuplicateItemError,
+    OpenAIProviderConfig,
+    PromptBuildError,
+    PromptParts,
+    RunMismatchError,
+    SourceRowError,
+    StructuredOutputSchemaError,
+)
+from batchor_engine.runtime import advance
+from batchor_engine.testing import CrashError, CrashPoints
+
+from .conftest import World
+
+
+class Open(BaseModel):
+    anything: dict[str, str]
+
+
+class First(BaseModel):
+    a: int
+
+
+class Second(BaseModel):
+    a: int
+    b: int
+
+
+def rendered(world: World, **options: Any) -> tuple[Any, list[str]]:
+    seen: list[str] = []
+
+    def build(item: BatchItem) -> str:  # type: ignore[type-arg]
+        seen.append(item.item_id)
+        return f"Say {item.payload}"
+
+    return world.job(build_prompt=build, **options), seen
+
+
+@pytest.mark.parametrize(
+    ("items", "error", "message"),
+    [
+        ([BatchItem("", 1)], ValueError, "item_id"),
+        ([BatchItem(7, 1)], TypeError, "item_id"),  # type: ignore[arg-type]
+        ([BatchItem("a", object())], TypeError, "'a'.*payload"),
+        ([BatchItem("a", 1, {"k": object()})], TypeError, "'a'.*metadata"),
+        ([BatchItem("a", 1, {"batchor_lineage": "x"})], TypeError, "batchor_lineage"),
+        (["a"], TypeError, "BatchItem"),
+        ([BatchItem("a", 1), BatchItem("a", 2)], DuplicateItemError, "'a'"),
+    ],
+)
+def test_a_bad_item_is_named_and_nothing_is_stored(
+    world: World, items: list[Any], error: type[Exception], message: str
+) -> None:
+    runner = world.runner()
+    with pytest.raises(error, match=message):
+        runner.start(world.job(items), run_id="bad")
+    assert runner.find_runs() == []
+    assert world.stats()["calls_total"] == 0
+    assert not any(path.is_file() for path in (world.folder / "runs_artifacts").rglob("*"))
+
+
+@pytest.mark.parametrize("answer", [None, 3, {"prompt": "x"}])
+def test_a_prompt_that_is_no_prompt_is_a_type_error(world: World, answer: Any) -> None:
+    with pytest.raises(TypeError, match="row-0"):
+        world.runner().start(world.job(1, build_prompt=lambda _item: answer))
+
+
+def test_a_model_that_is_not_strict_is_refused_before_anything_is_stored(world: World) -> None:
+    with pytest.raises(StructuredOutputSchemaError, match="anything"):
+        world.runner().start(world.job(1, structured_output=Open))
+    assert not (world.folder / "runs.sqlite3").exists()
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [({"run_id": "mine"}, "run_id"), ({"k": "v" * 513}, "'k'"), ({f"k{n}": "v" for n in range(15)}, "15 pairs")],
+)
+def test_batch_metadata_that_the_provider_would_refuse_is_refused_here(
+    world: World, metadata: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        world.runner().start(world.job(1, batch_metadata=metadata))
+    assert world.stats()["calls_total"] == 0
+
+
+def test_remote_metadata_carries_our_ids_and_the_users(world: World) -> None:
+    world.runner().start(world.job(1, batch_metadata={"team": "blue"}), run_id="marked")
+    metadata = world.sandbox.batches()[0]["metadata"]
+    assert metadata["run_id"] == "marked"
+    assert metadata["team"] == "blue"
+    assert metadata["batchor_intent"]
+
+
+def test_a_failing_prompt_keeps_the_rows_before_it_and_the_run_can_go_on(world: World) -> None:
+    def explode(item: BatchItem) -> str:  # type: ignore[type-arg]
+        if item.item_id == "row-3":
+            raise KeyError("body")
+        return "x"
+
+    with pytest.raises(PromptBuildError, match=r"row-3.*body"):
+        world.runner().start(world.job(5, build_prompt=explode), run_id="stumbled")
+    assert world.runner().get_run("stumbled").summary().total_items == 3
+    job, seen = rendered(world, items=5)
+    run = world.runner().run_and_wait(job, run_id="stumbled")
+    assert seen == ["row-3", "row-4"]
+    assert [result.item_id for result in run.results()] == [f"row-{n}" for n in range(5)]
+
+
+def test_a_list_is_recognised_by_ids_and_payloads_when_it_comes_again(world: World) -> None:
+    runner = world.runner()
+    CrashPoints({"ingest.part_stored": 2}).install(runner)
+    with pytest.raises(CrashError):
+        runner.start(world.job(9, chunk_policy=ChunkPolicy(max_requests=3)), run_id="listed")
+    other = [BatchItem(f"row-{n}", {"n": -n}) for n in range(9)]
+    with pytest.raises(RunMismatchError, match="6 rows"):
+        world.runner().start(world.job(other, chunk_policy=ChunkPolicy(max_requests=3)), run_id="listed")
+    job, seen = rendered(world, items=9, chunk_policy=ChunkPolicy(max_requests=3))
+    assert len(world.runner().run_and_wait(job, run_id="listed").results()) == 9
+    assert seen == ["row-6", "row-7", "row-8"]
+    assert world.stats()["paid_lines"] == 9
+
+
+@pytest.mark.parametrize("rows", [0, 2, 4])
+def test_another_list_under_a_read_run_is_an_error(world: World, rows: int) -> None:
+    world.runner().start(world.job(3), run_id="read")
+    with pytest.raises(RunMismatchError, match="read"):
+        world.runner().start(world.job(rows), run_id="read")
+
+
+def test_a_generator_runs_but_is_not_continued_in_the_middle(world: World) -> None:
+    def rows() -> Iterator[BatchItem]:  # type: ignore[type-arg]
+        yield from (BatchItem(f"row-{n}", n) for n in range(6))
+
+    runner = world.runner()
+    CrashPoints({"ingest.part_stored": 1}).install(runner)
+    with pytest.raises(CrashError):
+        runner.start(world.job(rows(), chunk_policy=ChunkPolicy(max_requests=3)), run_id="stream")
+    with pytest.raises(RunMismatchError, match="generator"):
+        world.runner().start(world.job(rows(), chunk_policy=ChunkPolicy(max_requests=3)), run_id="stream")
+    assert world.runner().cancel_run("stream").summary().total_items == 3
+    assert len(world.runner().run_and_wait(world.job(rows()), run_id="whole").results()) == 6
+
+
+def test_a_changed_config_is_named_and_a_changed_cadence_is_not(world: World) -> None:
+    world.runner().start(world.job(2, structured_output=First), run_id="typed")
+    with pytest.raises(RunMismatchError, match="schema"):
+        world.runner().start(world.job(2, structured_output=Second), run_id="typed")
+    config = OpenAIProviderConfig(model="gpt-5-nano")
+    with pytest.raises(RunMismatchError, match=r"provider\.model"):
+        world.runner().start(world.job(2, structured_output=First, provider_config=config), run_id="typed")
+    slower = OpenAIProviderConfig(model="gpt-5-mini", poll_interval_sec=9, request_timeout_sec=99, api_key="other")
+    run = world.runner().start(world.job(2, structured_output=First, provider_config=slower), run_id="typed")
+    assert len(run.wait().results()) == 2
+
+
+def test_slices_of_a_slow_source_do_not_make_small_batches(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(advance, "SLICE_SEC", 10.0)
+
+    def slow(item: BatchItem) -> PromptParts:  # type: ignore[type-arg]
+        world.clock.advance(4)
+        return PromptParts(item.item_id)
+
+    run = world.runner().start(world.job(25, build_prompt=slow, chunk_policy=ChunkPolicy(max_requests=10)))
+    assert len(list((world.folder / "runs_artifacts").rglob("*.jsonl"))) > 5
+    assert [batch.items for batch in run.batches()] == [10, 10, 5]
+    run.wait()
+
+
+def test_a_deadline_cuts_ingestion_and_skips_no_row(world: World) -> None:
+    def slow(item: BatchItem) -> str:  # type: ignore[type-arg]
+        world.clock.advance(1)
+        return item.item_id
+
+    run = world.runner().start(world.job(10, build_prompt=slow), run_id="short", deadline=3.5)
+    assert 0 < run.summary().total_items < 10
+    assert not run.is_finished
+    assert [result.item_id for result in run.wait().results()] == [f"row-{n}" for n in range(10)]
+
+
+def test_an_id_the_provider_would_refuse_travels_as_a_hash_and_comes_back_as_itself(world: World) -> None:
+    ids = ["x" * 300, "with space", "ümlaut/☃", "a:a1", "  padded  "]
+    run = world.runner().run_and_wait(world.job([BatchItem(one, 1) for one in ids]))
+    assert [result.item_id for result in run.results()] == ids
+    sent = [line["custom_id"] for line in world.sandbox.paid()]
+    assert all(len(one) <= 64 and one.isascii() for one in sent)
+    assert len(set(sent)) == len(ids)
+
+
+def test_a_missing_column_names_it_and_those_there_are(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("id,text\n1,a\n")
+    source = CsvItemSource(path, item_id_from_row=lambda row: row["ticket"], payload_from_row=dict)
+    with pytest.raises(SourceRowError, match=r"ticket.*id.*text"):
+        world.runner().start(world.job(source), run_id="columns")
+    path.write_text("ticket,text\n1,a\n")
+    fixed = CsvItemSource(path, item_id_from_row=lambda row: row["ticket"], payload_from_row=dict)
+    assert len(world.runner().run_and_wait(world.job(fixed), run_id="columns").results()) == 1
+
+
+def test_a_kill_before_the_first_rows_does_not_poison_the_run_id(world: World) -> None:
+    runner = world.runner()
+    CrashPoints({"ingest.part_written": 1}).install(runner)
+    with pytest.raises(CrashError):
+        runner.start(world.job(3), run_id="early")
+    other = [BatchItem("new", 1)]
+    assert len(world.runner().run_and_wait(world.job(other), run_id="early").results()) == 1
+
+
+def test_prompts_leave_the_store_and_no_secret_enters_it(world: World) -> None:
+    job = world.job(2, build_prompt=lambda item: f"zebra {item.payload}")
+    world.runner().run_and_wait(job, run_id="private")
+    with sqlite3.connect(world.folder / "runs.sqlite3") as connection:
+        dump = "\n".join(connection.iterdump())
+    connection.close()
+    assert "zebra" not in dump
+    for path in world.folder.rglob("*"):
+        if path.is_file():
+            assert b"sk-test" not in path.read_bytes()
+            assert path.stat().st_mode & 0o077 == 0, path

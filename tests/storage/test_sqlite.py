@@ -1,0 +1,259 @@
+"""The SQLite file: what it refuses, what it survives, what its hot statements cost."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from batchor_engine import MemoryStateStore, SQLiteStorage, StateStore
+from batchor_engine.core.records import IngestPosition, NewItem, NewPart, NewRun
+from batchor_engine.errors import DuplicateItemError, ForeignStoreError, LeaseLostError, StoreBusyError, StoreError
+from batchor_engine.states import BatchState, RunControlState
+from batchor_engine.storage.schema import SCHEMA_VERSION
+from batchor_engine.testing import ManualClock
+
+START = IngestPosition("iterable", "list", "", 0)
+
+
+def filled(store: StateStore, rows: int = 5) -> int:
+    store.create_run(NewRun("r", {"compared": {}}, "/nowhere", START, {"k": "v"}))
+    run = store.run("r")
+    assert run is not None
+    lease = store.acquire("run:r", "me", 60)
+    assert not isinstance(lease, str)
+    items = [NewItem(n, f"row-{n}", n * 10, 10, 3, 0, False) for n in range(rows)]
+    part = NewPart("p", "s", 0, rows - 1, rows, rows * 10, rows * 3)
+    position = IngestPosition("iterable", "list", "", rows, rows, finished=True)
+    store.append_part(run.pk, lease, part=part, items=items, position=position, failures=None)
+    store.release(lease)
+    return run.pk
+
+
+@pytest.fixture(params=["sqlite", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> StateStore:
+    clock = ManualClock()
+    return (
+        SQLiteStorage(path=tmp_path / "s.sqlite3", now=clock.now) if request.param == "sqlite" else MemoryStateStore()
+    )
+
+
+def test_a_duplicate_id_rolls_back_the_whole_part(store: StateStore) -> None:
+    run_pk = filled(store)
+    lease = store.acquire("run:r", "me", 60)
+    assert not isinstance(lease, str)
+    items = [NewItem(5, "new", 0, 10, 3, 0, False), NewItem(6, "row-2", 10, 10, 3, 0, False)]
+    with pytest.raises(DuplicateItemError, match="row-2"):
+        store.append_part(run_pk, lease, part=None, items=items, position=START, failures=None)
+    run = store.run("r")
+    assert run is not None
+    assert (run.total_items, run.ingest.next_index) == (5, 5)
+
+
+def test_an_old_fence_writes_nothing(store: StateStore) -> None:
+    run_pk = filled(store)
+    old = store.acquire("run:r", "first", 60)
+    assert not isinstance(old, str)
+    store.release(old)
+    new = store.acquire("run:r", "second", 60)
+    assert not isinstance(new, str)
+    assert new.fence > old.fence
+    before = store.run("r")
+    for write in (
+        lambda: store.finish_ingest(run_pk, old),
+        lambda: store.reopen_due(run_pk, old),
+        lambda: store.renew(old, 60),
+        lambda: store.delete_run("r", old),
+    ):
+        with pytest.raises(LeaseLostError):
+            write()
+    store.release(old)
+    assert store.acquire("run:r", "third", 60) == "second"
+    assert store.run("r") == before
+
+
+def test_labels_find_runs(store: StateStore) -> None:
+    filled(store)
+    assert [run.run_id for run in store.runs(labels={"k": "v"})] == ["r"]
+    assert store.runs(labels={"k": "other"}) == []
+
+
+def test_reads_of_a_store_that_is_not_there_create_nothing(tmp_path: Path) -> None:
+    store = SQLiteStorage(path=tmp_path / "none" / "s.sqlite3")
+    assert (store.run("r"), store.runs(), store.batches()) == (None, [], [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reads_work_on_a_read_only_file_in_a_read_only_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    store = SQLiteStorage(path=folder / "s.sqlite3")
+    filled(store)
+    store.close()
+    (folder / "s.sqlite3").chmod(0o400)
+    folder.chmod(0o500)
+    before = sorted(path.name for path in folder.iterdir())
+    try:
+        run = SQLiteStorage(path=folder / "s.sqlite3").run("r")
+        assert run is not None
+        assert run.total_items == 5
+        assert sorted(path.name for path in folder.iterdir()) == before or os.geteuid() == 0
+    finally:
+        folder.chmod(0o700)
+
+
+def test_reads_go_on_while_a_writer_holds_the_database(tmp_path: Path) -> None:
+    store = SQLiteStorage(path=tmp_path / "s.sqlite3")
+    filled(store)
+    with store.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE runs SET revision = revision + 1")
+        other = SQLiteStorage(path=tmp_path / "s.sqlite3")
+        run = other.run("r")
+        assert run is not None
+        assert run.total_items == 5
+
+
+def test_a_reader_never_writes(store: StateStore) -> None:
+    filled(store)
+    engine = store.engine if isinstance(store, SQLiteStorage) else store._engine  # type: ignore[attr-defined]
+    said: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *args: said.append(args[2].split()[0].upper()))
+    run = store.run("r")
+    assert run is not None
+    store.runs()
+    store.segments(run.pk)
+    store.fresh_parts(run.pk, limit=5)
+    store.next_retry_at(run.pk)
+    store.keep_places()
+    assert set(said) <= {"SELECT", "BEGIN"}
+
+
+def test_a_lock_that_never_ends_is_said_clearly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchor_engine.storage.engine.BUSY_TIMEOUT_SEC", 0.05)
+    store = SQLiteStorage(path=tmp_path / "s.sqlite3")
+    filled(store)
+    blocker = sqlite3.connect(tmp_path / "s.sqlite3", isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreBusyError, match=r"s\.sqlite3"):
+        store.set_control("r", RunControlState.PAUSED, reason="manual")
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    assert store.set_control("r", RunControlState.PAUSED, reason="manual").control is RunControlState.PAUSED
+
+
+def test_a_file_of_other_software_is_refused_and_left_untouched(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite3"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE runs (id TEXT)")
+    connection.close()
+    before = path.read_bytes()
+    store = SQLiteStorage(path=path)
+    with pytest.raises(ForeignStoreError, match="other software"):
+        store.run("r")
+    with pytest.raises(ForeignStoreError, match="other software"):
+        store.create_run(NewRun("r", {}, "x", START))
+    assert path.read_bytes() == before
+    assert [one.name for one in tmp_path.iterdir()] == ["s.sqlite3"]
+
+
+def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite3"
+    store = SQLiteStorage(path=path)
+    filled(store)
+    store.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE schema_version SET version = ?", (SCHEMA_VERSION + 1,))
+    connection.close()
+    with pytest.raises(ForeignStoreError, match="newer"):
+        SQLiteStorage(path=path).run("r")
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("id,text\n" * 200)
+    with pytest.raises(ForeignStoreError, match="not a database"):
+        SQLiteStorage(path=path).run("r")
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="file"):
+        SQLiteStorage(path=tmp_path / "file" / "s.sqlite3").create_run(NewRun("r", {}, "x", START))
+
+
+def test_database_and_side_files_are_the_owners_alone(tmp_path: Path) -> None:
+    store = SQLiteStorage(path=tmp_path / "deep" / "s.sqlite3")
+    filled(store)
+    names = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "deep").iterdir()}
+    assert names["s.sqlite3"] == 0o600
+    assert set(names.values()) == {0o600}
+    assert (tmp_path / "deep").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_commit_survives_power_loss(tmp_path: Path) -> None:
+    store = SQLiteStorage(path=tmp_path / "s.sqlite3")
+    with store.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
+
+
+@pytest.mark.parametrize(
+    ("call", "index"),
+    [
+        (lambda store: store.reopened_items(1, limit=5), "items_reopened"),
+        (lambda store: store.next_retry_at(1), "items_waiting"),
+        (lambda store: store.items_between(1, 0, 3, batch=1), "PRIMARY KEY"),
+        (lambda store: store.batches(run_pk=1, states={BatchState.ENDED}), "batches_by_run"),
+        (lambda store: store.batches(states={BatchState.SUBMITTED}), "batches_by_state"),
+        (lambda store: store.segments(1), "segments_by_run"),
+        (lambda store: store.fresh_parts(1, limit=5), "parts_by_run"),
+        (lambda store: store.runs(labels={"a": "b"}), "run_labels_by_value"),
+        (lambda store: store.run("r"), "sqlite_autoindex_runs_1"),
+        (lambda store: store.ranges(1), "PRIMARY KEY"),
+    ],
+)
+def test_a_hot_read_uses_its_index(tmp_path: Path, call: Callable[[SQLiteStorage], object], index: str) -> None:
+    store = SQLiteStorage(path=tmp_path / "s.sqlite3")
+    filled(store)
+    reader = store._reading_engine()
+    said: list[tuple[str, object]] = []
+    event.listen(reader, "before_cursor_execute", lambda *args: said.append((args[2], args[3])))
+    call(store)
+    plans = [explained(store, statement, values) for statement, values in said]
+    assert any(index in plan for plan in plans), plans
+    assert not any(line.startswith("SCAN") for plan in plans for line in plan.split("; ") if "run_id" not in line)
+
+
+def explained(store: SQLiteStorage, statement: str, values: Any) -> str:
+    with store.engine.connect() as connection:
+        rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
+        return "; ".join(row[3] for row in rows)
+
+
+def test_memory_store_is_safe_between_threads() -> None:
+    store = MemoryStateStore()
+    filled(store, rows=50)
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for _ in range(50):
+                store.run("r")
+                lease = store.acquire("x", threading.current_thread().name, 60)
+                if not isinstance(lease, str):
+                    store.release(lease)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
