@@ -50,6 +50,8 @@ class Host:
     # A create call may still be on its way to the provider this long after its own timeout.
     late_call_margin_sec: float = 30.0
     reached: Callable[[str], None] = field(default=lambda _name: None)
+    # The batch that a poll asked for last by its id, by account.
+    asked_last: dict[str, int] = field(default_factory=dict[str, int])
     _artifacts: dict[str, ArtifactStore] = field(default_factory=dict[str, ArtifactStore])
     _providers: dict[str, BatchProvider] = field(default_factory=dict[str, BatchProvider])
     _jobs: dict[str, BatchJob[Any, Any]] = field(default_factory=dict[str, "BatchJob[Any, Any]"])

@@ -46,6 +46,7 @@ class _Look:
         self._host, self._stop = host, stop
         self._calls = self._seen = self._ended = 0
         self._complete = True
+        self._over: set[int] = set()
         self._errors: list[str] = []
 
     def report(self) -> PollReport:
@@ -63,6 +64,7 @@ class _Look:
             unseen = {str(batch.provider_batch_id): batch for batch in batches}
             if provider.lists_batches and by_list(unseen.values(), self._host.clock):
                 self._by_pages(provider, unseen)
+                self._ask_one(provider, account, batches)
             self._one_by_one(provider, unseen)
         except ProviderError as error:
             self._miss(batches, error.message)
@@ -83,6 +85,18 @@ class _Look:
                 return
             after = page.next_after
 
+    def _ask_one(self, provider: BatchProvider, account: str, batches: Sequence[BatchRecord]) -> None:
+        """Ask for one listed batch by its id, each in its turn: a list may lag behind, on some servers for ever."""
+        active = [batch for batch in batches if batch.pk not in self._over]
+        if not active or self._stop():
+            return
+        last = self._host.asked_last.get(account, 0)
+        batch = next((one for one in active if one.pk > last), active[0])
+        self._host.asked_last[account] = batch.pk
+        self._calls += 1
+        seen = observation(batch, provider.get_batch(str(batch.provider_batch_id)))
+        self._ended += len(self._host.store.observe([seen] if is_news(batch, seen) else []))
+
     def _one_by_one(self, provider: BatchProvider, unseen: dict[str, BatchRecord]) -> None:
         oldest_look = sorted(unseen.values(), key=lambda batch: batch.polled_at or 0.0)
         for batch in oldest_look[:_SINGLES]:
@@ -97,8 +111,8 @@ class _Look:
     def _record(self, seen: list[Observation], batches: list[BatchRecord]) -> None:
         self._seen += len(seen)
         news = [one for one, batch in zip(seen, batches, strict=True) if is_news(batch, one)]
-        ended = set(self._host.store.observe(news))
-        self._ended += len(ended)
+        self._over |= {one.batch for one in seen if one.ended}
+        self._ended += len(self._host.store.observe(news))
         for one, batch in zip(seen, batches, strict=True):
             self._host.emit(
                 batch.run_id, "batch_polled", provider_batch_id=batch.provider_batch_id, status=one.remote_status

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from batchor_engine import BatchItem, ChunkPolicy, OpenAIEnqueueLimitConfig, OpenAIProviderConfig
 from batchor_engine.core.identity import INTENT_KEY
+from batchor_engine.ports.providers import RemoteBatchPage
+from batchor_engine.providers.openai import OpenAIBatchProvider
 
 from .conftest import World
 
@@ -99,11 +101,11 @@ def test_a_late_twin_of_a_batch_is_cancelled_by_the_next_listing(world: World) -
     assert len(world.happened("twin_batch_cancelled")) >= 1
 
 
-def test_one_poll_of_many_batches_is_one_page(world: World) -> None:
+def test_one_poll_of_many_batches_is_one_page_and_one_look(world: World) -> None:
     runner = world.runner()
     runner.start(world.job(30, chunk_policy=ChunkPolicy(max_requests=1)), run_id="many")
     report = runner.poll()
-    assert (report.calls, report.seen) == (1, 30)
+    assert (report.calls, report.seen) == (2, 30)
 
 
 def test_due_names_what_a_host_should_start(world: World) -> None:
@@ -132,3 +134,14 @@ def test_what_fails_is_due_again_only_after_its_delay(world: World) -> None:
     assert runner.find_runs()[0].due == {"advance"}
     run.advance()
     assert runner.find_runs()[0].due == frozenset()
+
+
+def test_a_list_that_lags_behind_for_ever_does_not_keep_a_run_waiting(world: World) -> None:
+    class Lagging(OpenAIBatchProvider):
+        def list_batches(self, *, after: str | None = None, limit: int = 100) -> RemoteBatchPage:
+            page = super().list_batches(after=after, limit=limit)
+            return page._replace(records=[{**record, "status": "validating"} for record in page.records])
+
+    runner = world.runner(provider_factory=Lagging)
+    run = runner.run_and_wait(world.job(6, chunk_policy=ChunkPolicy(max_requests=2)))
+    assert len(run.results()) == 6
