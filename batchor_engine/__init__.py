@@ -15,9 +15,11 @@ from batchor_engine.config import (
 )
 from batchor_engine.core.strict_schema import default_schema_name, model_output_schema
 from batchor_engine.errors import (
+    ApiKeyMissingError,
     BatchorError,
     DuplicateItemError,
     ModelResolutionError,
+    OtherAccountError,
     PromptBuildError,
     ProviderError,
     RunIngestionSourceRequiredError,
@@ -81,6 +83,7 @@ from batchor_engine.storage.sqlite import SQLiteStorage
 __version__ = "0.1.0"
 
 __all__ = [
+    "ApiKeyMissingError",
     "ArtifactExportResult",
     "ArtifactPolicy",
     "ArtifactPruneResult",
@@ -116,6 +119,7 @@ __all__ = [
     "OpenAIProviderConfig",
     "OpenAIReasoningEffort",
     "OpenAIReasoningLevel",
+    "OtherAccountError",
     "ParquetItemSource",
     "PollReport",
     "PromptBuildError",

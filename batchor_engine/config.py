@@ -254,9 +254,16 @@ def check_base_url(url: str | None) -> None:
     """Refuse a URL that is not http(s), or that carries credentials, since the URL is stored."""
     if not url:
         return
+    check_web_address(url)
     parts = urlsplit(url)
-    _require(parts.scheme in {"http", "https"} and bool(parts.hostname), f"base_url must be http(s), not {url!r}")
     _require(not (parts.username or parts.password), "base_url must not carry credentials: put the key into api_key")
+
+
+def check_web_address(url: str) -> None:
+    """Refuse a URL that is not http(s) or names no host; the message leaves out what may be a password."""
+    parts = urlsplit(url)
+    shown = f"{parts.scheme}://{parts.hostname or ''}"
+    _require(parts.scheme in {"http", "https"} and bool(parts.hostname), f"base_url must be http(s), not {shown!r}")
 
 
 def _require(holds: bool, message: str) -> None:

@@ -166,6 +166,26 @@ class StructuredOutputError(BatchorError, ValueError):
         super().__init__(message, error_class=error_class, raw_error=raw_error)
 
 
+class ApiKeyMissingError(BatchorError, ValueError):
+    """no OpenAI API key: set OpenAIProviderConfig(api_key=...) or the environment variable OPENAI_API_KEY"""
+
+
+class OtherAccountError(BatchorError, RuntimeError):
+    """The run's batches were submitted for another account."""
+
+    run_id: str
+    account: str
+
+    def __init__(self, run_id: str, account: str, own: str) -> None:
+        super().__init__(
+            f"Run {run_id!r} has batches at account {account!r}, and this process speaks for {own!r}: use the "
+            "base_url, organization and project it was started with. Where both are one account, name it by "
+            "quota_scope from the start.",
+            run_id=run_id,
+            account=account,
+        )
+
+
 class RunMismatchError(BatchorError, ValueError):
     """The job differs from the stored run of the same id."""
 
@@ -206,10 +226,13 @@ class ArtifactMissingError(BatchorError, FileNotFoundError):
     key: str
     root: str
 
-    def __init__(self, key: str, root: str) -> None:
+    def __init__(self, key: str, root: str, *, pruned: bool = False) -> None:
+        lost = "is recorded but not in the artifact root"
+        cure = "restore that folder, or point the run to where it was moved"
+        if pruned:
+            lost, cure = "was pruned from", "the requests of this run cannot be sent again, start a new run_id for them"
         super().__init__(
-            f"{key} is recorded but not in the artifact root {root}: restore that folder, or point the run to where "
-            "it was moved.",
+            f"{key} {lost} {root}: {cure}.",
             key=key,
             root=root,
         )

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from batchor_engine.cli.control import cancel, collect, pause, resume
+from batchor_engine.cli.control import cancel, collect, pause, resolve, resume, retry_failed
 from batchor_engine.cli.reading import list_runs, results, status
 from batchor_engine.cli.sandbox import sandbox
 from batchor_engine.cli.start import start
@@ -25,9 +25,10 @@ DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 _DEBUG = "--debug"
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-for command in (start, status, wait, results, pause, resume, cancel, collect, sandbox):
+for command in (start, status, wait, results, pause, resume, cancel, collect, resolve, sandbox):
     app.command()(command)
 app.command("list")(list_runs)
+app.command("retry-failed")(retry_failed)
 
 
 @app.callback()

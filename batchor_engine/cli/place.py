@@ -13,6 +13,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import typer
 from dotenv import load_dotenv
@@ -23,11 +24,18 @@ from batchor_engine.errors import (
     RunIngestionSourceRequiredError,
     RunNotFinishedError,
     RunPausedError,
+    RunSubmissionIndeterminateError,
 )
 from batchor_engine.events import Observer
 from batchor_engine.runtime.advance import read_run
 from batchor_engine.runtime.runner import BatchRunner
 from batchor_engine.storage.sqlite import SQLiteStorage
+
+# Errors whose Python way out is no use to somebody with a shell.
+_Known: TypeAlias = (
+    RunPausedError | RunNotFinishedError | RunIngestionSourceRequiredError | RunSubmissionIndeterminateError
+)
+_KNOWN = (RunPausedError, RunNotFinishedError, RunIngestionSourceRequiredError, RunSubmissionIndeterminateError)
 
 
 class CommandError(BatchorError, RuntimeError):
@@ -52,9 +60,9 @@ class Place:
         given = {"--db-path": self.db_path, "--store-url": url, "--artifacts-url": self.artifacts_url}
         return [word for option, value in given.items() if value is not None for word in (option, str(value))]
 
-    def line(self, command: str, run_id: str) -> str:
+    def line(self, command: str, run_id: str, *more: str) -> str:
         """A command for one run of this store, quoted for a shell and for a sentence."""
-        return f"`{shlex.join(['batchor', *command.split(), '--run-id', run_id, *self.words()])}`"
+        return f"`{shlex.join(['batchor', *command.split(), '--run-id', run_id, *more, *self.words()])}`"
 
     @contextmanager
     def runner(self, *, observer: Observer | None = None) -> Generator[BatchRunner]:
@@ -64,13 +72,19 @@ class Place:
         runner = BatchRunner(storage=storage, artifacts_url=self.artifacts_url, observer=observer)
         try:
             yield runner
-        except (RunPausedError, RunNotFinishedError, RunIngestionSourceRequiredError) as error:
+        except _KNOWN as error:
             raise CommandError(self._way_out(error)) from error
         finally:
             runner.close()
 
-    def _way_out(self, error: RunPausedError | RunNotFinishedError | RunIngestionSourceRequiredError) -> str:
+    def _way_out(self, error: _Known) -> str:
         run_id = error.run_id
+        if isinstance(error, RunSubmissionIndeterminateError):
+            return (
+                f"Run {run_id!r}: nobody can tell whether batch intent {error.intent_id} was created. Look for it at "
+                f"the provider, then {self.line('resolve', run_id, '--intent', error.intent_id)} with --created BATCH "
+                "or --not-created; everything else of the run goes on."
+            )
         if isinstance(error, RunPausedError):
             return (
                 f"Run {run_id!r} is paused ({error.control_reason or 'manual'}): {self.line('resume', run_id)} lets it "

@@ -118,7 +118,7 @@ class NewPart:
 
 @dataclass(frozen=True)
 class PartRecord:
-    """A part and what is left in it that was never claimed."""
+    """A part and what is left in it that was never claimed; its files are gone for good once `pruned_at` is set."""
 
     pk: int
     key: str
@@ -130,6 +130,7 @@ class PartRecord:
     next_offset: int
     left_items: int
     left_tokens: int
+    pruned_at: float | None = None
 
     @property
     def left_bytes(self) -> int:

@@ -101,6 +101,9 @@ class BatchProvider(ABC):
 
     # The rest has defaults.
 
+    def check_ready(self) -> None:  # noqa: B027 - a provider without credentials is always ready
+        """Raise where the first remote call could only fail, before anything is stored; makes no call itself."""
+
     @property
     def account_label(self) -> str:
         """Which account this client speaks for; only a client with the same label may declare an intent unknown."""

@@ -219,6 +219,16 @@ class StateStore(ABC):
     def learn_limit(self, name: str, limit: int) -> None:
         """Record the enqueued-token limit that the provider named."""
 
+    # --- files
+
+    @abstractmethod
+    def record_export(self, run_pk: int, lease: Lease, root: str) -> None:
+        """A whole export of the run's files is at `root`, an absolute path, as of now."""
+
+    @abstractmethod
+    def record_prune(self, run_pk: int, lease: Lease, *, raw: bool) -> tuple[int, int]:
+        """The request files are gone, and with `raw` the raw files too; how many items and batches pointed to them."""
+
     @abstractmethod
     def delete_run(self, run_id: str, lease: Lease) -> bool:
         """Forget a run and all its rows."""

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from batchor_engine.config import OpenAIProviderConfig
+from batchor_engine.config import OpenAIProviderConfig, check_web_address
 from batchor_engine.core.outcomes import Answer, BatchFailure
 from batchor_engine.core.tokens import estimate_tokens
 from batchor_engine.core.types import BatchRemoteRecord, BatchRequestLine
-from batchor_engine.errors import ProviderError, ProviderErrorKind
+from batchor_engine.errors import ApiKeyMissingError, ProviderError, ProviderErrorKind
 from batchor_engine.models import JSONObject, PromptParts
 from batchor_engine.ports.providers import (
     BatchProvider,
@@ -44,13 +44,11 @@ _SLOWEST_BYTES_PER_SEC = 1_000_000
 
 
 def resolve_openai_api_key(config: OpenAIProviderConfig) -> str:
-    """The key of the config, else of the environment; ValueError where there is none."""
+    """The key of the config, else of the environment; ApiKeyMissingError (a ValueError) where there is none."""
     # A newline at the end of a secret file would make an illegal header, whose error message quotes the key.
     key = config.api_key.strip() or os.environ.get("OPENAI_API_KEY", "").strip()
     if not key:
-        raise ValueError(
-            "no OpenAI API key: set OpenAIProviderConfig(api_key=...) or the environment variable OPENAI_API_KEY"
-        )
+        raise ApiKeyMissingError
     return key
 
 
@@ -101,6 +99,12 @@ class OpenAIBatchProvider(BatchProvider):
 
     def _base_url(self) -> str:
         return self._config.base_url or os.environ.get("OPENAI_BASE_URL") or _DEFAULT_BASE_URL
+
+    def check_ready(self) -> None:
+        """ApiKeyMissingError or ValueError where a first call could only fail for want of a key or a proper URL."""
+        if self._given is None:
+            resolve_openai_api_key(self._config)
+            check_web_address(self._base_url())
 
     # Files and batches.
 

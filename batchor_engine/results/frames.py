@@ -194,7 +194,7 @@ class _Builder:
         try:
             return pyarrow().array(values, type=kind)
         except UnicodeEncodeError:
-            return pyarrow().array([_scrubbed(value) for value in values], type=kind)
+            return pyarrow().array([scrubbed(value) for value in values], type=kind)
 
 
 def _dumped(result: BatchResultItem) -> Any:
@@ -222,12 +222,12 @@ def _own_values(name: str, results: Sequence[BatchResultItem]) -> list[Any]:
             return [getattr(result, name) for result in results]
 
 
-def _scrubbed(value: Any) -> Any:
+def scrubbed(value: Any) -> Any:
     # Arrow text is UTF-8, which has no lone surrogates; the stored answer keeps them.
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, dict):
-        return {key: _scrubbed(cell) for key, cell in cast("dict[str, Any]", value).items()}
+        return {key: scrubbed(cell) for key, cell in cast("dict[str, Any]", value).items()}
     if isinstance(value, list):
-        return [_scrubbed(cell) for cell in cast("list[Any]", value)]
+        return [scrubbed(cell) for cell in cast("list[Any]", value)]
     return value

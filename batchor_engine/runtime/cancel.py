@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from batchor_engine.core.records import BatchRecord, Lease, RunRecord
-from batchor_engine.errors import ProviderError
+from batchor_engine.errors import ApiKeyMissingError, ProviderError
 from batchor_engine.runtime.host import Host
 from batchor_engine.runtime.segments import failed_row, write_segment
 from batchor_engine.runtime.sidecar import with_metadata
@@ -19,8 +19,8 @@ _CHUNK = 50_000
 
 
 def ask_provider(host: Host, run: RunRecord, lease: Lease, batch: BatchRecord) -> None:
-    """Ask for the cancellation of one batch, once; when that fails the next cycle asks again."""
-    with suppress(ProviderError):
+    """Ask for the cancellation of one batch, once; without a key, or when it fails, the next cycle asks."""
+    with suppress(ProviderError, ApiKeyMissingError):
         host.provider_of(run).cancel_batch(str(batch.provider_batch_id))
         host.store.note_batch(batch, lease, cancel_asked_at=host.clock)
 

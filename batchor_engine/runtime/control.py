@@ -9,7 +9,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from batchor_engine.core.records import BatchRecord, Lease, RunRecord
-from batchor_engine.errors import RunBusyError
+from batchor_engine.errors import ArtifactMissingError, RunBusyError
 from batchor_engine.runtime.advance import advance, read_run, run_lease
 from batchor_engine.runtime.hold import held
 from batchor_engine.runtime.host import Host
@@ -50,7 +50,7 @@ def retry_failed(host: Host, run_id: str) -> None:
         raise ValueError(f"Run {run_id!r} was cancelled, so its rows stay failed: start a new run_id for them.")
     if not run.counts[ItemStatus.FAILED_PERMANENT]:
         return
-    with _owned(host, run) as lease:
+    with owned(host, run) as lease:
         _check_requests_are_there(host, run)
         moved = host.store.retry_failed(run.pk, lease)
     if moved:
@@ -61,6 +61,8 @@ def _check_requests_are_there(host: Host, run: RunRecord) -> None:
     """A pruned request cannot be sent again; ArtifactMissingError names the file, and nothing has changed."""
     artifacts = host.artifacts(run)
     for part in host.store.parts(run.pk):
+        if part.pruned_at is not None:
+            raise ArtifactMissingError(part.key, run.artifact_root, pruned=True)
         with artifacts.local_file(part.key):
             pass
 
@@ -70,7 +72,7 @@ def resolve_as_created(
 ) -> None:
     """Adopt the batch that an operator found."""
     run = read_run(host, run_id)
-    with _owned(host, run) as lease:
+    with owned(host, run) as lease:
         batch = _indeterminate(host, run, intent_id)
         host.store.confirm_submitted(batch, lease, provider_batch_id=provider_batch_id, status=status)
 
@@ -78,7 +80,7 @@ def resolve_as_created(
 def resolve_as_not_created(host: Host, run_id: str, *, intent_id: str | None = None) -> None:
     """Take an operator's word that there is no such batch."""
     run = read_run(host, run_id)
-    with _owned(host, run) as lease:
+    with owned(host, run) as lease:
         host.store.release_batch(_indeterminate(host, run, intent_id), lease, BatchState.ABANDONED, backoff=None)
 
 
@@ -93,7 +95,8 @@ def _indeterminate(host: Host, run: RunRecord, intent_id: str | None) -> BatchRe
 
 
 @contextmanager
-def _owned(host: Host, run: RunRecord) -> Generator[Lease]:
+def owned(host: Host, run: RunRecord) -> Generator[Lease]:
+    """The lease on a run; RunBusyError where another worker has it."""
     with held(host.store, run_lease(run.run_id)) as lease:
         if lease is None:
             raise RunBusyError(run.run_id)

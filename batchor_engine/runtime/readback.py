@@ -13,16 +13,19 @@ from itertools import islice
 from typing import BinaryIO
 
 from pydantic import BaseModel
-from pydantic_core import from_json
 
 from batchor_engine.core.outcomes import LineRef
 from batchor_engine.core.records import BatchRecord, RunRecord, SegmentRecord
 from batchor_engine.core.segment import SegmentRow
 from batchor_engine.models import BatchResultItem, JSONObject, TerminalResultsPage
+from batchor_engine.providers.wire import read_object
 from batchor_engine.results.items import result_of
 from batchor_engine.results.merge import MergeInput, merge_by_index
 from batchor_engine.results.segments import read_rows
 from batchor_engine.runtime.host import Host
+
+# A run may have more raw files than a process may have open.
+_MAX_OPEN_FILES = 32
 
 ModelOf = Callable[[], type[BaseModel] | None]
 
@@ -70,6 +73,16 @@ def iter_terminal(
     return islice(_terminal(host, run, model, after_sequence), limit)
 
 
+def iter_failures(host: Host, run: RunRecord) -> Iterator[SegmentRow]:
+    """The rows that failed for good, in item order; opens only segments that hold one."""
+    inputs = [
+        MergeInput(segment.totals.first_index, lambda one=segment: _failed_rows(host, run, one))
+        for segment in host.store.segments(run.pk)
+        if segment.totals.failed
+    ]
+    return merge_by_index(inputs)
+
+
 def failure_counts(host: Host, run: RunRecord) -> dict[str, int]:
     """Items that failed for good, by class; opens only segments of which retry_failed() superseded rows."""
     counts: Counter[str] = Counter()
@@ -99,6 +112,10 @@ def _terminal(
                 yield sequence, result_of(row, model, reader)
 
 
+def _failed_rows(host: Host, run: RunRecord, segment: SegmentRecord) -> Iterator[SegmentRow]:
+    return (row for row in _rows(host, run, segment) if row.error_class is not None)
+
+
 def _rows(host: Host, run: RunRecord, segment: SegmentRecord) -> Iterator[SegmentRow]:
     return (row for _, row in _numbered(host, run, segment, 0))
 
@@ -118,8 +135,7 @@ class _RawFiles:
     def __init__(self, host: Host, run: RunRecord, raw: bool) -> None:
         self._host, self._run = host, run
         self._batches: dict[int, BatchRecord] = {}
-        self._stack = ExitStack()
-        self._open: dict[str, BinaryIO | None] = {}
+        self._open: dict[str, tuple[ExitStack, BinaryIO | None]] = {}
         self._wanted = raw
 
     def __enter__(self) -> _RawFiles:
@@ -128,7 +144,8 @@ class _RawFiles:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        while self._open:
+            self._close_oldest()
 
     def reader(self, segment: SegmentRecord) -> Callable[[LineRef], JSONObject | None] | None:
         """How to load a raw record of this segment; None where no raw file is kept."""
@@ -142,16 +159,27 @@ class _RawFiles:
             if stream is None:
                 return None
             stream.seek(ref.offset)
-            return from_json(stream.read(ref.length))
+            return read_object(stream.read(ref.length))
 
         return read
 
     def _stream(self, key: str) -> BinaryIO | None:
-        if key not in self._open:
-            try:
-                path = self._stack.enter_context(self._host.artifacts(self._run).local_file(key))
-                self._open[key] = self._stack.enter_context(path.open("rb"))
-            except FileNotFoundError:
-                # Pruned by hand: the text and the parsed answer are in the segment.
-                self._open[key] = None
-        return self._open[key]
+        opened = self._open.pop(key, None) or self._opened(key)
+        # The order of the dict is the order of use.
+        self._open[key] = opened
+        if len(self._open) > _MAX_OPEN_FILES:
+            self._close_oldest()
+        return opened[1]
+
+    def _opened(self, key: str) -> tuple[ExitStack, BinaryIO | None]:
+        stack = ExitStack()
+        try:
+            path = stack.enter_context(self._host.artifacts(self._run).local_file(key))
+            return stack, stack.enter_context(path.open("rb"))
+        except FileNotFoundError:
+            # Pruned by hand: the text and the parsed answer are in the segment.
+            return stack, None
+
+    def _close_oldest(self) -> None:
+        stack, _ = self._open.pop(next(iter(self._open)))
+        stack.close()

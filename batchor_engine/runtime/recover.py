@@ -12,7 +12,7 @@ from contextlib import suppress
 from batchor_engine.core.identity import INTENT_KEY
 from batchor_engine.core.records import BatchRecord
 from batchor_engine.core.types import BatchRemoteRecord
-from batchor_engine.errors import ProviderError
+from batchor_engine.errors import ApiKeyMissingError, ProviderError
 from batchor_engine.runtime.submit import Submission, confirm, create, delete_orphan_files, hold_back, submit, upload
 from batchor_engine.states import BATCH_UNSETTLED, BatchState
 
@@ -83,7 +83,7 @@ def settle_for_cancel(work: Submission) -> None:
         if batch.create_at is None:
             _take_back(work, batch)
         elif batch.account == work.provider.account_label:
-            with suppress(ProviderError):
+            with suppress(ProviderError, ApiKeyMissingError):
                 _reconcile(work, batch, again=_take_back)
 
 

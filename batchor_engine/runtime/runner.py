@@ -102,7 +102,9 @@ class BatchRunner:
         """
         run_id = check_run_id(run_id) if run_id is not None else new_run_id(self.storage.now(), uuid.uuid4().hex)
         config = self._stored_config(job)
-        self.host.provider(job.provider_config)
+        stored = self.storage.run(run_id)
+        if stored is None or not stored.is_finished:
+            self.host.provider(job.provider_config).check_ready()
         with held(self.storage, run_lease(run_id)) as lease:
             if lease is None:
                 return self._join_busy(run_id, config)

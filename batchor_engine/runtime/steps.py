@@ -10,6 +10,7 @@ from collections.abc import Callable
 from batchor_engine.core.polling import cadence_sec
 from batchor_engine.core.records import RunRecord
 from batchor_engine.errors import (
+    OtherAccountError,
     RunIngestionSourceRequiredError,
     RunPausedError,
     RunSubmissionIndeterminateError,
@@ -108,6 +109,7 @@ def _check_can_go_on(host: Host, run: RunRecord) -> None:
     """Say why nothing more can happen here, instead of waiting for ever."""
     if run.control is RunControlState.PAUSED:
         raise RunPausedError(run.run_id, run.control_reason)
+    _check_account(host, run)
     if run.control is RunControlState.CANCEL_REQUESTED:
         return
     if not run.ingest.finished and host.job_of(run.run_id) is None and not run.live_batches and not _to_send(run):
@@ -115,6 +117,14 @@ def _check_can_go_on(host: Host, run: RunRecord) -> None:
     stuck = host.store.batches(run_pk=run.pk, states={BatchState.INDETERMINATE})
     if stuck and run.live_batches == len(stuck) and not _to_send(run):
         raise RunSubmissionIndeterminateError(run.run_id, stuck[0].intent_id)
+
+
+def _check_account(host: Host, run: RunRecord) -> None:
+    """Batches of another account cannot be seen from here, so waiting for them would never end."""
+    own = host.provider_of(run).account_label
+    away = host.store.batches(run_pk=run.pk, states={BatchState.SUBMITTED})
+    if away and all(batch.account != own for batch in away) and not _to_send(run):
+        raise OtherAccountError(run.run_id, away[0].account, own)
 
 
 def _to_send(run: RunRecord) -> int:

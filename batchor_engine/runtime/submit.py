@@ -17,7 +17,7 @@ from batchor_engine.core.budget import Allowance, allowance
 from batchor_engine.core.identity import input_file_name, remote_metadata
 from batchor_engine.core.packing import Packed, PackLimits, pack_rows, part_load, whole_rest
 from batchor_engine.core.records import Backoff, BatchRecord, ItemRow, Lease, NewBatch, PartRecord, RunRecord
-from batchor_engine.errors import ProviderError, ProviderErrorKind
+from batchor_engine.errors import ApiKeyMissingError, ProviderError, ProviderErrorKind
 from batchor_engine.ports.providers import BatchProvider
 from batchor_engine.ports.state import StateStore, iter_items
 from batchor_engine.runtime.host import Host, RunPolicies, pause_for, policies_of
@@ -307,6 +307,6 @@ def _backoff(work: Submission) -> Backoff:
 
 def delete_orphan_files(work: Submission, batch: BatchRecord) -> None:
     """Remove what a lost or broken upload of this intent may have left at the provider."""
-    with suppress(ProviderError):
+    with suppress(ProviderError, ApiKeyMissingError):
         for remote in work.provider.list_input_files(name_prefix=input_file_name(batch.intent_id)):
             work.provider.delete_input_file(remote.id)

@@ -12,6 +12,7 @@ from batchor_engine.core.records import RunRecord
 from batchor_engine.ports.artifacts import ArtifactStore
 from batchor_engine.ports.state import StateStore
 from batchor_engine.runtime.host import Host
+from batchor_engine.runtime.manifest import files_of
 
 
 def sweep(host: Host, run: RunRecord) -> int:
@@ -26,14 +27,10 @@ def sweep(host: Host, run: RunRecord) -> int:
 
 def pointed_keys(store: StateStore, run: RunRecord) -> set[str]:
     """Every file that a row of the run points to."""
-    pointed = {segment.key for segment in store.segments(run.pk)}
-    for part in store.parts(run.pk):
-        pointed |= {part.key, part.sidecar_key}
-    for batch in store.batches(run_pk=run.pk):
-        pointed |= {key for key in (batch.output_key, batch.error_key) if key}
-    return pointed
+    return set(files_of(store, run).all)
 
 
 def run_keys(artifacts: ArtifactStore, run: RunRecord) -> Iterator[str]:
-    """Every file below the run's prefix, where the artifact store can list."""
-    return artifacts.list_keys(keys.run_prefix(run.run_id))
+    """Every file of the run, where the artifact store can list; an export that a user put beside them is not ours."""
+    for prefix in (keys.requests_prefix, keys.outputs_prefix, keys.results_prefix):
+        yield from artifacts.list_keys(prefix(run.run_id))

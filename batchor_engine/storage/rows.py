@@ -89,6 +89,7 @@ def part_record(row: Any) -> PartRecord:
         next_offset=row.next_offset,
         left_items=row.left_items,
         left_tokens=row.left_tokens,
+        pruned_at=row.pruned_at,
     )
 
 

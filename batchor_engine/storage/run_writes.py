@@ -308,5 +308,23 @@ def retry_failed(connection: Connection, run_pk: int) -> int:
     return moved
 
 
+def record_prune(connection: Connection, run_pk: int, now: float, raw: bool) -> tuple[int, int]:
+    """A part's rows lose their pointer with the part; a batch loses its own."""
+    pointed = select(parts.c.id).where(parts.c.run == run_pk, parts.c.pruned_at.is_(None))
+    query = select(func.count()).select_from(items).where(items.c.run == run_pk, items.c.part.in_(pointed))
+    cleared = connection.execute(query).scalar_one()
+    connection.execute(
+        parts.update().where(parts.c.run == run_pk, parts.c.pruned_at.is_(None)).values(pruned_at=now)
+    )
+    forgotten = 0
+    if raw:
+        pointing = batches.c.output_key.is_not(None) | batches.c.error_key.is_not(None)
+        emptied = batches.update().where(batches.c.run == run_pk, pointing).values(output_key=None, error_key=None)
+        forgotten = connection.execute(emptied).rowcount
+    if cleared or forgotten:
+        bump(connection, run_pk)
+    return cleared, forgotten
+
+
 def _key_of(result: Any) -> int:
     return int(result.inserted_primary_key[0])

@@ -90,6 +90,7 @@ parts = Table(
     Column("next_offset", BigInteger, nullable=False),
     Column("left_items", Integer, nullable=False),
     Column("left_tokens", BigInteger, nullable=False),
+    Column("pruned_at", Float(53)),
     Index("parts_by_run", "run", "first_index"),
 )
 

@@ -254,6 +254,16 @@ class SqlStateStore(StateStore):
         with self._write() as connection:
             scopes.keep_places(connection, self._clock)
 
+    # --- files
+
+    def record_export(self, run_pk: int, lease: Lease, root: str) -> None:
+        with self._write(lease) as connection:
+            run_writes.bump(connection, run_pk, exported_at=self._clock, export_root=root)
+
+    def record_prune(self, run_pk: int, lease: Lease, *, raw: bool) -> tuple[int, int]:
+        with self._write(lease) as connection:
+            return run_writes.record_prune(connection, run_pk, self._clock, raw)
+
     # --- reads
 
     def segments(self, run_pk: int, *, after_sequence: int | None = None) -> list[SegmentRecord]:

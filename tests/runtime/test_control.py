@@ -8,6 +8,8 @@ from batchor_engine import (
     BatchItem,
     ChunkPolicy,
     ItemStatus,
+    OpenAIConnection,
+    OtherAccountError,
     RunControlState,
     RunIngestionSourceRequiredError,
     RunLifecycleStatus,
@@ -163,3 +165,32 @@ def test_an_intent_resolved_as_not_created_is_sent_again(world: World) -> None:
     run.resolve_indeterminate_submission_as_not_created()
     assert {result.attempt_count for result in run.wait().results()} == {1}
     assert world.stats()["paid_lines"] == 3
+
+
+def test_cancel_without_a_key_records_the_wish_and_the_next_cycle_with_one_asks(world: World) -> None:
+    world.runner().start(world.job(3), run_id="keyless")
+    keyless = world.runner(connection=OpenAIConnection(base_url=world.sandbox.base_url))
+    assert keyless.cancel_run("keyless").control_state is RunControlState.CANCEL_REQUESTED
+    assert world.stats()["calls"].get("batches.cancel", 0) == 0
+    run = world.runner().get_run("keyless").wait()
+    assert world.stats()["calls"]["batches.cancel"] == 1
+    assert run.is_finished
+
+
+@pytest.mark.parametrize("connection", [{}, {"api_key": "sk", "base_url": None}])
+def test_a_start_that_could_only_fail_stores_nothing(
+    world: World, connection: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setenv("OPENAI_BASE_URL", "ftp://127.0.0.1/v1")
+    with pytest.raises(ValueError, match=r"OPENAI_API_KEY|http"):
+        world.runner(connection=OpenAIConnection(**connection)).start(world.job(3))
+    assert not (world.folder / "runs.sqlite3").exists()
+
+
+def test_waiting_for_batches_of_another_account_is_an_error_not_an_endless_wait(world: World) -> None:
+    world.runner().start(world.job(3), run_id="theirs")
+    elsewhere = OpenAIConnection(api_key="sk-test", base_url=world.sandbox.base_url, project="other")
+    with pytest.raises(OtherAccountError, match="quota_scope"):
+        world.runner(connection=elsewhere).get_run("theirs").wait()
+    assert len(world.runner().get_run("theirs").wait().results()) == 3

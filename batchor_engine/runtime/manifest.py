@@ -1,0 +1,161 @@
+"""What a run has on disk, and the manifest that says what an export holds.
+
+Law: a manifest stands beside an export only while every file it names is there, whole, with the size and SHA-256 it
+says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from pydantic_core import from_json, to_json
+
+from batchor_engine.artifacts.local import LocalArtifactStore
+from batchor_engine.core.records import Lease, RunRecord
+from batchor_engine.errors import RunNotFinishedError
+from batchor_engine.models import JSONObject
+from batchor_engine.ports.artifacts import ArtifactStore
+from batchor_engine.ports.state import StateStore
+from batchor_engine.runtime.advance import read_run
+from batchor_engine.runtime.control import owned
+from batchor_engine.runtime.host import Host
+from batchor_engine.states import ItemStatus
+
+MANIFEST, RESULTS = "manifest.json", "results.jsonl"
+_VERSION = 1
+_CHUNK = 1 << 20
+
+
+class FileDigest(NamedTuple):
+    """Size and content of a file."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Keys of the files that a run's rows point to; the n-th sidecar belongs to the n-th request part."""
+
+    requests: tuple[str, ...]
+    sidecars: tuple[str, ...]
+    outputs: tuple[str, ...]
+    errors: tuple[str, ...]
+    segments: tuple[str, ...]
+
+    @property
+    def raw(self) -> tuple[str, ...]:
+        return self.outputs + self.errors
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return self.requests + self.sidecars + self.raw + self.segments
+
+
+def files_of(store: StateStore, run: RunRecord) -> RunFiles:
+    """Every file that a row of the run points to; a pruned part is pointed to no more."""
+    parts = [part for part in store.parts(run.pk) if part.pruned_at is None]
+    batches = store.batches(run_pk=run.pk)
+    return RunFiles(
+        requests=tuple(part.key for part in parts),
+        sidecars=tuple(part.sidecar_key for part in parts),
+        outputs=tuple(batch.output_key for batch in batches if batch.output_key),
+        errors=tuple(batch.error_key for batch in batches if batch.error_key),
+        segments=tuple(segment.key for segment in store.segments(run.pk)),
+    )
+
+
+@contextmanager
+def at_rest(host: Host, run: RunRecord) -> Generator[tuple[RunRecord, Lease]]:
+    """The run as stored now, over, and held so that nobody can reopen or prune it; RunNotFinished- or RunBusyError."""
+    _require_end(run)
+    with owned(host, run) as lease:
+        current = read_run(host, run.run_id)
+        _require_end(current)
+        yield current, lease
+
+
+def _require_end(run: RunRecord) -> None:
+    if not run.is_finished:
+        raise RunNotFinishedError(run.run_id)
+
+
+def present(artifacts: ArtifactStore, key: str) -> bool:
+    """Whether a file is there; ValueError where its key leads out of the root, IsADirectoryError for a folder."""
+    try:
+        with artifacts.local_file(key):
+            return True
+    except FileNotFoundError:
+        return False
+
+
+def digest(artifacts: ArtifactStore, key: str) -> FileDigest | None:
+    """Size and SHA-256 of a file as it is now; None where it is gone."""
+    try:
+        with artifacts.local_file(key) as path, path.open("rb") as stream:
+            return _pump(stream, None)
+    except FileNotFoundError:
+        return None
+
+
+def copy(artifacts: ArtifactStore, key: str, target: LocalArtifactStore) -> FileDigest:
+    """Copy a file to the same key of an export."""
+    with artifacts.local_file(key) as source, target.new_file(key) as aside:
+        with source.open("rb") as stream, aside.open("wb") as out:
+            return _pump(stream, out)
+
+
+def _pump(stream: BinaryIO, out: BinaryIO | None) -> FileDigest:
+    size, sha = 0, hashlib.sha256()
+    while chunk := stream.read(_CHUNK):
+        size += len(chunk)
+        sha.update(chunk)
+        if out is not None:
+            out.write(chunk)
+    return FileDigest(size, sha.hexdigest())
+
+
+def write_manifest(
+    target: LocalArtifactStore, run: RunRecord, files: RunFiles, digests: Mapping[str, FileDigest], *, at: float
+) -> None:
+    """Write the manifest of a whole export; paths are relative to its folder."""
+    manifest: dict[str, Any] = {
+        "run_id": run.run_id,
+        "request_artifact_paths": files.requests,
+        "output_artifact_paths": files.outputs,
+        "error_artifact_paths": files.errors,
+        "results_path": RESULTS,
+        "manifest_version": _VERSION,
+        "exported_at": datetime.fromtimestamp(at, UTC).isoformat(),
+        "status": run.status.value,
+        "counts": {
+            "total_items": run.total_items,
+            "completed_items": run.counts[ItemStatus.COMPLETED],
+            "failed_items": run.counts[ItemStatus.FAILED_PERMANENT],
+        },
+        "sidecar_artifact_paths": files.sidecars,
+        "segment_artifact_paths": files.segments,
+        "files": {key: found._asdict() for key, found in digests.items()},
+    }
+    with target.new_file(MANIFEST) as aside:
+        aside.write_bytes(to_json(manifest, indent=2) + b"\n")
+
+
+def read_manifest(folder: str | Path, run_id: str) -> dict[str, FileDigest]:
+    """The files that the export in `folder` names; ValueError where no whole export of this run is there."""
+    try:
+        manifest: JSONObject = from_json((Path(folder) / MANIFEST).read_bytes())
+        files: Any = manifest["files"]
+        found = {str(key): FileDigest(int(entry["bytes"]), str(entry["sha256"])) for key, entry in files.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        found = None
+        manifest = {}
+    if found is None or manifest.get("run_id") != run_id:
+        raise ValueError(f"{folder} holds no whole export of run {run_id!r} any more: export the run again.")
+    return found
