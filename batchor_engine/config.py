@@ -166,7 +166,10 @@ class OpenAIProviderConfig(ProviderConfig):
     organization: str | None = None
     project: str | None = None
     request_options: JSONObject = field(default_factory=_no_options)
+    # Extra HTTP headers may hold credentials of a gateway, so they are treated like the key: never stored, never shown.
+    headers: dict[str, str] = field(default_factory=dict[str, str], repr=False)
 
+    _SECRET = frozenset({"api_key", "headers"})
     # Connection and cadence change nothing about the answers, so a resume does not compare them (API.md T5.13).
     _NOT_COMPARED = frozenset({"request_timeout_sec", "poll_interval_sec", "base_url", "organization", "project"})
 
@@ -187,7 +190,7 @@ class OpenAIProviderConfig(ProviderConfig):
         return {**plain, "enqueue_limits": self.enqueue_limits.to_payload()}
 
     def to_public_payload(self) -> JSONObject:
-        return {key: value for key, value in self.to_payload().items() if key != "api_key"}
+        return {key: value for key, value in self.to_payload().items() if key not in self._SECRET}
 
     def answer_payload(self) -> JSONObject:
         return {key: value for key, value in self.to_public_payload().items() if key not in self._NOT_COMPARED}
@@ -208,7 +211,7 @@ class OpenAIProviderConfig(ProviderConfig):
         _expect(known, "poll_interval_sec", (int, float))
         for name in ("reasoning_effort", "base_url", "organization", "project"):
             _expect(known, name, (str, type(None)))
-        for name in ("enqueue_limits", "request_options"):
+        for name in ("enqueue_limits", "request_options", "headers"):
             _expect(known, name, dict)
         if "model" not in known:
             raise TypeError("a stored OpenAIProviderConfig needs the key 'model'")
@@ -230,6 +233,7 @@ class OpenAIConnection:
     project: str | None = None
     request_timeout_sec: int | None = None
     quota_scope: str = ""
+    headers: dict[str, str] = field(default_factory=dict[str, str], repr=False)
 
     def __post_init__(self) -> None:
         check_base_url(self.base_url)
@@ -247,6 +251,7 @@ class OpenAIConnection:
             project=config.project or self.project,
             request_timeout_sec=self.request_timeout_sec or config.request_timeout_sec,
             enqueue_limits=replace(limits, quota_scope=limits.quota_scope or self.quota_scope),
+            headers={**self.headers, **config.headers},
         )
 
 

@@ -60,8 +60,9 @@ ITEM_TRANSITIONS: Mapping[ItemStatus, frozenset[ItemStatus]] = {
         {ItemStatus.COMPLETED, ItemStatus.FAILED_RETRYABLE, ItemStatus.FAILED_PERMANENT, ItemStatus.PENDING}
     ),
     ItemStatus.COMPLETED: frozenset(),
-    # A cancel reaches rows that wait for their next attempt; retry_failed() reopens permanent failures.
-    ItemStatus.FAILED_RETRYABLE: frozenset({ItemStatus.PENDING, ItemStatus.QUEUED_LOCAL, ItemStatus.FAILED_PERMANENT}),
+    # A cancel reaches rows that wait for their next attempt.
+    ItemStatus.FAILED_RETRYABLE: frozenset({ItemStatus.PENDING, ItemStatus.FAILED_PERMANENT}),
+    # Only retry_failed() makes this move; the old result is superseded by it.
     ItemStatus.FAILED_PERMANENT: frozenset({ItemStatus.PENDING}),
 }
 

@@ -39,6 +39,7 @@ _DEFAULT_BASE_URL = "https://api.openai.com/v1"
 _PAGE = 100
 _FILES_PAGE = 1000
 _FILES_PAGES = 10
+_SHORTEST_SECRET = 8
 # A slow line still carries this much; the server answers only after the last byte of an upload.
 _SLOWEST_BYTES_PER_SEC = 1_000_000
 
@@ -280,7 +281,11 @@ class OpenAIBatchProvider(BatchProvider):
             yield client
 
     def _secrets(self) -> list[str]:
-        return [self._config.api_key.strip(), os.environ.get("OPENAI_API_KEY", "").strip()]
+        return [
+            self._config.api_key.strip(),
+            os.environ.get("OPENAI_API_KEY", "").strip(),
+            *self._config.headers.values(),
+        ]
 
     def _connected(self) -> Any:
         with self._lock:
@@ -298,6 +303,7 @@ class OpenAIBatchProvider(BatchProvider):
             organization=self._config.organization,
             project=self._config.project,
             timeout=float(self._config.request_timeout_sec),
+            default_headers=self._config.headers or None,
             max_retries=0,
         )
 

@@ -223,7 +223,7 @@ def _own_values(name: str, results: Sequence[BatchResultItem]) -> list[Any]:
 
 
 def scrubbed(value: Any) -> Any:
-    # Arrow text is UTF-8, which has no lone surrogates; the stored answer keeps them.
+    """A value without lone surrogates: Arrow text is UTF-8, which has none; the stored answer keeps them."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, dict):

@@ -43,9 +43,17 @@ def price_list(model: str, *, provider: str = "openai", at: datetime | None = No
         import genai_prices
     except ImportError:
         return UnknownPrice(INSTALL_HINT)
+    try:
+        return _batch_prices(genai_prices, model, provider, at)
+    except AttributeError as error:
+        # The list is kept up to date without us, and may one day look different.
+        return UnknownPrice(f"unknown price: this genai-prices cannot be read ({error}); install another version")
+
+
+def _batch_prices(library: Any, model: str, provider: str, at: datetime | None) -> Priced:
     today = datetime.now(UTC)
     moment = at or today
-    found = _look_up(genai_prices, model, provider, moment)
+    found = _look_up(library, model, provider, moment)
     if isinstance(found, UnknownPrice):
         return found
     late = ""
@@ -53,7 +61,7 @@ def price_list(model: str, *, provider: str = "openai", at: datetime | None = No
         # The list records since when a price was checked, which is often later than since when it was charged.
         late = f"at the price of {today:%Y-%m-%d}, as no batch price is recorded for {moment:%Y-%m-%d}"
         moment = today
-    return _read(genai_prices, found.model, moment, late)
+    return _read(library, found.model, moment, late)
 
 
 def _look_up(library: Any, model: str, provider: str, at: datetime) -> PriceCalculation | UnknownPrice:

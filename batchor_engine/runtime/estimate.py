@@ -202,7 +202,7 @@ class _Planning:
         except (PromptBuildError, TypeError) as error:
             self._seen.unbuilt.add(RowProblem(item.item_id, str(error)))
             return
-        request = cast("dict[str, Any]", from_json(line))
+        request = cast("dict[str, Any]", from_json(line, cache_strings="keys"))
         tokens = self._provider.estimate_request_tokens(
             cast("BatchRequestLine", request), chars_per_token=self._job.chunk_policy.chars_per_token
         )

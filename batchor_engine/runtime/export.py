@@ -1,29 +1,53 @@
-"""Writing results to files: result lines, whole exports with a manifest, and pruning.
+"""Writing what a run came to into files of the user: result lines, tables, and whole exports with a manifest.
 
-Law: a file is whole or not there; a cursor is handed out after the data is on disk; prune checks before it deletes.
+Law: a file is whole or not there, and its owner's alone; a cursor is handed out after the data is on disk. A few rows
+are in memory at a time, whatever the size of the run.
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import json
 import os
-from collections.abc import Iterable
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+from pydantic import BaseModel
 from pydantic_core import from_json, to_json
 
+from batchor_engine.artifacts import keys
+from batchor_engine.artifacts.atomic import make_directory, sync_directory, whole_file
+from batchor_engine.artifacts.local import LocalArtifactStore
 from batchor_engine.core.parsing import strip_fence
 from batchor_engine.core.records import RunRecord
 from batchor_engine.models import (
+    ArtifactExportResult,
     BatchResultItem,
     JSONObject,
     JSONValue,
     TerminalResultsExportResult,
 )
-from batchor_engine.runtime.host import Host
-from batchor_engine.runtime.readback import iter_terminal
+from batchor_engine.ports.artifacts import ArtifactStore
+from batchor_engine.results import failures, parquet
+from batchor_engine.runtime.host import Host, policies_of
+from batchor_engine.runtime.manifest import (
+    MANIFEST,
+    RESULTS,
+    FileDigest,
+    at_rest,
+    copy,
+    files_of,
+    write_manifest,
+)
+from batchor_engine.runtime.readback import iter_failures, iter_results, iter_terminal
+
+_LINE_START = b'{"item_id":'
 
 
 def result_line(result: BatchResultItem, *, structured: bool) -> JSONObject:
@@ -49,6 +73,17 @@ def parsed(text: str | None) -> JSONValue:
     return None
 
 
+def encoded(line: JSONObject) -> bytes:
+    """A result line as bytes up to its newline; half a surrogate pair, which UTF-8 cannot hold, stays an escape."""
+    try:
+        return to_json(line) + b"\n"
+    except ValueError:
+        return json.dumps(line, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+# --- result lines after a cursor
+
+
 def export_terminal(
     host: Host,
     run: RunRecord,
@@ -59,22 +94,19 @@ def export_terminal(
     limit: int | None,
     structured: bool,
 ) -> TerminalResultsExportResult:
-    """Write results after a cursor as JSONL; without `append` the old file is replaced when the new one is whole."""
-    target = destination.expanduser().absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target if append else target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    start = target.stat().st_size if append and target.exists() else 0
+    """Write results after a cursor as JSONL; without `append` the old file is replaced when the new one is whole.
+
+    A last line that a killed append left torn is dropped first: its cursor was never handed out. ValueError where the
+    file ends in something else.
+    """
+    target = _absolute(destination)
+    _refuse_folder(target)
     pairs = iter_terminal(host, run, None, after_sequence=after_sequence, limit=limit)
-    try:
-        with aside.open("ab" if append else "wb") as stream:
+    if append:
+        count, cursor = _append(target, pairs, after_sequence, structured)
+    else:
+        with whole_file(target, root=target.parent) as aside, aside.open("wb") as stream:
             count, cursor = _write(stream, pairs, after_sequence, structured)
-            stream.flush()
-            os.fsync(stream.fileno())
-    except BaseException:
-        _undo(aside, start, append)
-        raise
-    if not append:
-        aside.replace(target)
     return TerminalResultsExportResult(run.run_id, str(target), count, cursor)
 
 
@@ -83,15 +115,213 @@ def _write(
 ) -> tuple[int, int]:
     count = 0
     for sequence, result in pairs:
-        stream.write(to_json(result_line(result, structured=structured)) + b"\n")
+        stream.write(encoded(result_line(result, structured=structured)))
         count, cursor = count + 1, sequence
     return count, cursor
 
 
-def _undo(path: Path, size: int, append: bool) -> None:
-    """A failed export leaves what was there before it."""
+def _append(
+    target: Path, pairs: Iterable[tuple[int, BatchResultItem]], after_sequence: int, structured: bool
+) -> tuple[int, int]:
+    make_directory(target.parent)
+    is_new = not target.exists()
+    handle = os.open(target, os.O_RDWR | os.O_CREAT, 0o600)
+    end: int | None = None
+    try:
+        with open(handle, "r+b") as stream:
+            end, separator = _end_of_lines(stream, target)
+            stream.truncate(end)
+            stream.seek(end)
+            stream.write(separator)
+            count, cursor = _write(stream, pairs, after_sequence, structured)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except BaseException:
+        _undo(target, end, is_new)
+        raise
+    if is_new:
+        sync_directory(target.parent)
+    return count, cursor
+
+
+def _end_of_lines(stream: BinaryIO, path: Path) -> tuple[int, bytes]:
+    """Where appended lines begin, and what must stand before them."""
+    size = stream.seek(0, os.SEEK_END)
+    tail = _last_line(stream, size)
+    if not tail:
+        return size, b""
+    with suppress(ValueError):
+        from_json(tail)
+        return size, b"\n"
+    # The start of an object is no JSON, so a line of ours that does not parse is torn.
+    if tail.startswith(_LINE_START) or _LINE_START.startswith(tail):
+        return size - len(tail), b""
+    raise ValueError(f"{path} does not end in a result line: name another file, or replace it with append=False.")
+
+
+def _last_line(stream: BinaryIO, size: int) -> bytes:
+    """What stands after the last newline."""
+    tail, start = b"", size
+    while start > 0 and b"\n" not in tail:
+        step = min(start, 1 << 16)
+        start = stream.seek(start - step)
+        tail = stream.read(step) + tail
+    return tail.rpartition(b"\n")[2]
+
+
+def _undo(path: Path, size: int | None, is_new: bool) -> None:
+    """A failed append leaves the whole lines that were there before it."""
     with suppress(OSError):
-        if append:
+        if is_new:
+            path.unlink()
+        elif size is not None:
             os.truncate(path, size)
-        else:
-            path.unlink(missing_ok=True)
+
+
+def _absolute(path: str | Path) -> Path:
+    return Path(os.path.abspath(Path(path).expanduser()))
+
+
+def _refuse_folder(target: Path) -> None:
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "results go into a file, and this is a folder: name a file", str(target))
+
+
+# --- tables
+
+
+def write_parquet(
+    host: Host,
+    run: RunRecord,
+    model: type[BaseModel] | None,
+    path: str | Path,
+    *,
+    rows_per_file: int | None = None,
+) -> Path:
+    """Write results as typed Parquet: one file, or with `rows_per_file` a folder of files; returns the absolute path.
+
+    An older file or dataset at `path` is replaced once the new one is whole. FileExistsError for a folder that holds
+    anything else.
+    """
+    target = _absolute(path)
+    results = iter_results(host, run, model, raw=False)
+    if rows_per_file is not None:
+        _write_dataset(target, results, model, rows_per_file)
+        return target
+    _refuse_folder(target)
+    with whole_file(target, root=target.parent) as aside:
+        parquet.write_file(aside, results, model)
+    return target
+
+
+def _write_dataset(
+    target: Path, results: Iterator[BatchResultItem], model: type[BaseModel] | None, rows_per_file: int
+) -> None:
+    place = Path(os.path.realpath(target))
+    _check_replaceable(place)
+    aside = LocalArtifactStore(place.with_name(f".{secrets.token_hex(16)}.unfinished"))
+    try:
+        parquet.write_dataset(aside.new_file, results, model, rows_per_file=rows_per_file)
+        _put_in_place(aside.root, place)
+    except BaseException:
+        shutil.rmtree(aside.root, ignore_errors=True)
+        raise
+
+
+def _check_replaceable(target: Path) -> None:
+    if target.exists() and not target.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "rows_per_file writes a folder, and this is a file", str(target))
+    if target.is_dir() and not all(parquet.is_part_name(entry.name) for entry in target.iterdir()):
+        raise FileExistsError(errno.EEXIST, "the folder holds other files than a dataset of ours", str(target))
+
+
+def _put_in_place(new: Path, target: Path) -> None:
+    """Folders cannot be swapped in one step: a kill between the two renames leaves no dataset, and both beside it."""
+    old = new.with_name(f".{secrets.token_hex(16)}.replaced")
+    had_one = target.is_dir()
+    if had_one:
+        target.rename(old)
+    try:
+        new.rename(target)
+    except BaseException:
+        if had_one:
+            old.rename(target)
+        raise
+    sync_directory(target.parent)
+    if had_one:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def failures_table(host: Host, run: RunRecord) -> Any:
+    """A pyarrow.Table of the rows that failed for good, in item order; only they are in memory."""
+    return failures.failures_table(iter_failures(host, run))
+
+
+# --- whole exports
+
+
+def export_artifacts(host: Host, run: RunRecord, destination_dir: str | Path) -> ArtifactExportResult:
+    """Copy every file of a finished run to `destination_dir`/<run id>, with result lines and a manifest.
+
+    Sidecars and result segments are copied too, so that an export suffices to rebuild results, usage and attempts
+    without the store. ArtifactMissingError (a FileNotFoundError) where a recorded file is gone; an export that fails
+    leaves no manifest, or the older one while all that it names is still true.
+    """
+    with at_rest(host, run) as (current, lease):
+        artifacts, files = host.artifacts(current), files_of(host.store, current)
+        target = _export_folder(artifacts, current, destination_dir)
+        _require(artifacts, files.all)
+        # What a killed export left: this run is held, so nobody else is writing there.
+        target.sweep_unfinished("", older_than_sec=0.0)
+        digests = {key: _copied(host, artifacts, key, target) for key in files.all}
+        digests[RESULTS] = _write_results(host, current, target)
+        host.reached("export.results_written")
+        write_manifest(target, current, files, digests, at=host.clock)
+        host.reached("export.manifest_written")
+        host.store.record_export(current.pk, lease, str(target.root))
+    host.emit(current, "artifacts_exported", destination_dir=str(target.root))
+    return ArtifactExportResult(
+        run_id=current.run_id,
+        destination_dir=str(target.root),
+        manifest_path=str(target.resolve_path(MANIFEST)),
+        results_path=str(target.resolve_path(RESULTS)),
+        exported_artifact_paths=[*files.requests, *files.raw],
+    )
+
+
+def _export_folder(artifacts: ArtifactStore, run: RunRecord, destination: str | Path) -> LocalArtifactStore:
+    """The folder of the export; ValueError where a sweep of the run would take it for orphans."""
+    prefix = keys.run_prefix(run.run_id)
+    target = LocalArtifactStore(_absolute(destination) / prefix)
+    copies, root = os.path.realpath(target.root / prefix), Path(artifacts.location)
+    for swept in (keys.requests_prefix, keys.outputs_prefix, keys.results_prefix):
+        if root.is_absolute() and Path(copies).is_relative_to(os.path.realpath(root / swept(run.run_id))):
+            raise ValueError(f"{destination} is among the run's own files below {root}: export to another folder.")
+    return target
+
+
+def _require(artifacts: ArtifactStore, wanted: Iterable[str]) -> None:
+    for key in wanted:
+        with artifacts.local_file(key):
+            pass
+
+
+def _copied(host: Host, artifacts: ArtifactStore, key: str, target: LocalArtifactStore) -> FileDigest:
+    found = copy(artifacts, key, target)
+    host.reached("export.file_copied")
+    return found
+
+
+def _write_results(host: Host, run: RunRecord, target: LocalArtifactStore) -> FileDigest:
+    structured = policies_of(run).model_home is not None
+    size, sha = 0, hashlib.sha256()
+    with target.new_file(RESULTS) as aside:
+        with aside.open("wb") as stream:
+            for result in iter_results(host, run, None, raw=True):
+                line = encoded(result_line(result, structured=structured))
+                stream.write(line)
+                sha.update(line)
+                size += len(line)
+        # Copies are what they were; the results may differ, so an older manifest ends before they are replaced.
+        target.delete(MANIFEST)
+    return FileDigest(size, sha.hexdigest())

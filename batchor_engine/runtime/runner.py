@@ -184,9 +184,9 @@ class BatchRunner:
         run.resume()
         return run
 
-    def cancel_run(self, run_id: str) -> Run:
+    def cancel_run(self, run_id: str, *, drain: bool = False) -> Run:
         run = self.get_run(run_id)
-        run.cancel()
+        run.cancel(drain=drain)
         return run
 
     def read_terminal_results(

@@ -93,3 +93,13 @@ def test_closing_before_any_call_and_closing_a_given_client_is_harmless() -> Non
     OpenAIBatchProvider(OpenAIProviderConfig(model="m"), given).close()
     OpenAIBatchProvider(OpenAIProviderConfig(model="m")).close()
     assert not given.closed
+
+
+def test_extra_headers_reach_the_client_and_are_never_stored_nor_shown() -> None:
+    config = OpenAIProviderConfig(model="m", api_key="sk-x", headers={"X-Gateway": "gateway-secret"})
+    assert "gateway-secret" not in repr(config)
+    assert "headers" not in config.to_public_payload()
+    assert "headers" not in config.answer_payload()
+    provider = OpenAIBatchProvider(config)
+    assert provider._connected().default_headers["X-Gateway"] == "gateway-secret"
+    provider.close()
