@@ -13,6 +13,10 @@ from batchor_engine.models import JSONObject, JSONValue
 from batchor_engine.states import BATCH_LIVE, BatchState, ItemStatus, RunControlState, RunLifecycleStatus, run_status
 
 
+# The control reason of a run whose deletion has begun and not ended.
+DELETING = "deleting"
+
+
 @dataclass(frozen=True)
 class IngestPosition:
     """How far a source has been read; `finished` also holds when a cancel gave up the rest."""

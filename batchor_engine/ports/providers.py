@@ -128,6 +128,10 @@ class BatchProvider(ABC):
         del batch_id
         return None
 
+    def delete_file(self, file_id: str) -> None:
+        """Delete a remote file of any kind, or find it gone; ProviderError where it may still be there."""
+        self.delete_input_file(file_id)
+
     def download_file_to(self, file_id: str, path: str | Path) -> None:
         """Write a remote file to `path`, whole or not at all as far as this call can tell."""
         Path(path).write_text(self.download_file_content(file_id), encoding="utf-8", newline="")

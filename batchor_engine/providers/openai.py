@@ -126,6 +126,14 @@ class OpenAIBatchProvider(BatchProvider):
         with suppress(Exception):
             self._connected().files.delete(file_id)
 
+    def delete_file(self, file_id: str) -> None:
+        try:
+            with self._call(f"deleting file {file_id}") as client:
+                client.files.delete(file_id)
+        except ProviderError as error:
+            if error.kind is not ProviderErrorKind.NOT_FOUND:
+                raise
+
     def create_batch(self, *, input_file_id: str, metadata: dict[str, str] | None = None) -> BatchRemoteRecord:
         what = "the creation of a batch"
         with self._call(what, creates=True) as client:

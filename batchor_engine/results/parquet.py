@@ -66,11 +66,11 @@ def write_dataset(
     *,
     rows_per_file: int,
 ) -> int:
-    """Fill files of `rows_per_file` rows, each made by `new_file(name)`; how many files. No result is one empty file."""
+    """Fill files of `rows_per_file` rows, each made by `new_file(name)`; how many files. No row makes one empty file."""
     if rows_per_file <= 0:
         raise ValueError(f"rows_per_file must be greater than 0, not {rows_per_file}")
     count = 0
-    for count, chunk in enumerate(_chunks(results, rows_per_file), 1):  # noqa: B007 - the last number is the count
+    for count, chunk in enumerate(_chunks(results, rows_per_file), 1):
         with new_file(part_name(count - 1)) as path:
             write_file(path, chunk, model)
     if not count:

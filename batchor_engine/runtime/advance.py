@@ -24,7 +24,7 @@ from batchor_engine.core.planner import (
 from batchor_engine.core.records import Lease, RunRecord
 from batchor_engine.errors import LeaseLostError, UnknownRunError
 from batchor_engine.runtime.cancel import ask_provider, finish_cancel
-from batchor_engine.runtime.hold import held
+from batchor_engine.runtime.hold import held, run_lease
 from batchor_engine.runtime.host import Host
 from batchor_engine.runtime.ingest import Ingestion
 from batchor_engine.runtime.poll import poll
@@ -47,10 +47,6 @@ def read_run(host: Host, run_id: str) -> RunRecord:
     if run is None:
         raise UnknownRunError(run_id, host.store.location)
     return run
-
-
-def run_lease(run_id: str) -> str:
-    return f"run:{run_id}"
 
 
 def view_of(host: Host, run: RunRecord) -> RunView:

@@ -5,14 +5,12 @@ Law: an error means that nothing changed. A cancel is final.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
-
-from batchor_engine.core.records import BatchRecord, Lease, RunRecord
-from batchor_engine.errors import ArtifactMissingError, RunBusyError
-from batchor_engine.runtime.advance import advance, read_run, run_lease
-from batchor_engine.runtime.hold import held
+from batchor_engine.core.records import BatchRecord, RunRecord
+from batchor_engine.errors import ArtifactMissingError
+from batchor_engine.runtime.advance import advance, read_run
+from batchor_engine.runtime.hold import owned
 from batchor_engine.runtime.host import Host
+from batchor_engine.runtime.tidy import tidy
 from batchor_engine.states import BatchState, ItemStatus, RunControlState
 
 
@@ -41,6 +39,7 @@ def cancel(host: Host, run_id: str, *, drain: bool = False) -> None:
         host.emit(after, "run_cancel_requested")
     if not after.is_finished:
         advance(host, run_id, lambda: False)
+        tidy(host, run_id)
 
 
 def retry_failed(host: Host, run_id: str) -> None:
@@ -50,7 +49,7 @@ def retry_failed(host: Host, run_id: str) -> None:
         raise ValueError(f"Run {run_id!r} was cancelled, so its rows stay failed: start a new run_id for them.")
     if not run.counts[ItemStatus.FAILED_PERMANENT]:
         return
-    with owned(host, run) as lease:
+    with owned(host.store, run.run_id) as lease:
         _check_requests_are_there(host, run)
         moved = host.store.retry_failed(run.pk, lease)
     if moved:
@@ -72,7 +71,7 @@ def resolve_as_created(
 ) -> None:
     """Adopt the batch that an operator found."""
     run = read_run(host, run_id)
-    with owned(host, run) as lease:
+    with owned(host.store, run.run_id) as lease:
         batch = _indeterminate(host, run, intent_id)
         host.store.confirm_submitted(batch, lease, provider_batch_id=provider_batch_id, status=status)
 
@@ -80,7 +79,7 @@ def resolve_as_created(
 def resolve_as_not_created(host: Host, run_id: str, *, intent_id: str | None = None) -> None:
     """Take an operator's word that there is no such batch."""
     run = read_run(host, run_id)
-    with owned(host, run) as lease:
+    with owned(host.store, run.run_id) as lease:
         host.store.release_batch(_indeterminate(host, run, intent_id), lease, BatchState.ABANDONED, backoff=None)
 
 
@@ -92,12 +91,3 @@ def _indeterminate(host: Host, run: RunRecord, intent_id: str | None) -> BatchRe
         wanted = "" if intent_id is None else f" with intent {intent_id}"
         raise ValueError(f"Run {run.run_id!r}: not exactly one unresolved submission{wanted} (unresolved: {names})")
     return found[0]
-
-
-@contextmanager
-def owned(host: Host, run: RunRecord) -> Generator[Lease]:
-    """The lease on a run; RunBusyError where another worker has it."""
-    with held(host.store, run_lease(run.run_id)) as lease:
-        if lease is None:
-            raise RunBusyError(run.run_id)
-        yield lease

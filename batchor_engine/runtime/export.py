@@ -290,13 +290,13 @@ def export_artifacts(host: Host, run: RunRecord, destination_dir: str | Path) ->
 
 
 def _export_folder(artifacts: ArtifactStore, run: RunRecord, destination: str | Path) -> LocalArtifactStore:
-    """The folder of the export; ValueError where a sweep of the run would take it for orphans."""
+    """The folder of the export; ValueError where copies would lie on their originals or among what is swept."""
     prefix = keys.run_prefix(run.run_id)
     target = LocalArtifactStore(_absolute(destination) / prefix)
-    copies, root = os.path.realpath(target.root / prefix), Path(artifacts.location)
-    for swept in (keys.requests_prefix, keys.outputs_prefix, keys.results_prefix):
-        if root.is_absolute() and Path(copies).is_relative_to(os.path.realpath(root / swept(run.run_id))):
-            raise ValueError(f"{destination} is among the run's own files below {root}: export to another folder.")
+    copies, own = Path(os.path.realpath(target.root / prefix)), Path(artifacts.location, prefix)
+    swept = [Path(os.path.realpath(own / folder)) for folder in ("requests", "outputs", "results")]
+    if own.is_absolute() and (copies == Path(os.path.realpath(own)) or any(map(copies.is_relative_to, swept))):
+        raise ValueError(f"{destination} is among the run's own files, {own}: export to another folder.")
     return target
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from batchor_engine.core.ownership import Owner, is_provably_dead, parse_owner
 from batchor_engine.core.records import Lease
-from batchor_engine.errors import BatchorError
+from batchor_engine.errors import BatchorError, RunBusyError
 from batchor_engine.ports.state import StateStore
 
 LEASE_SEC = 60.0
@@ -37,6 +37,20 @@ def held(store: StateStore, resource: str) -> Generator[Lease | None]:
             yield taken
         finally:
             store.release(taken)
+
+
+def run_lease(run_id: str) -> str:
+    """The resource whose owner may plan and submit for a run."""
+    return f"run:{run_id}"
+
+
+@contextmanager
+def owned(store: StateStore, run_id: str) -> Generator[Lease]:
+    """The lease of a run, for a change that cannot be left to somebody else; RunBusyError where another has it."""
+    with held(store, run_lease(run_id)) as lease:
+        if lease is None:
+            raise RunBusyError(run_id)
+        yield lease
 
 
 @contextmanager

@@ -7,6 +7,7 @@ says.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from batchor_engine.models import JSONObject
 from batchor_engine.ports.artifacts import ArtifactStore
 from batchor_engine.ports.state import StateStore
 from batchor_engine.runtime.advance import read_run
-from batchor_engine.runtime.control import owned
+from batchor_engine.runtime.hold import owned
 from batchor_engine.runtime.host import Host
 from batchor_engine.states import ItemStatus
 
@@ -75,7 +76,7 @@ def files_of(store: StateStore, run: RunRecord) -> RunFiles:
 def at_rest(host: Host, run: RunRecord) -> Generator[tuple[RunRecord, Lease]]:
     """The run as stored now, over, and held so that nobody can reopen or prune it; RunNotFinished- or RunBusyError."""
     _require_end(run)
-    with owned(host, run) as lease:
+    with owned(host.store, run.run_id) as lease:
         current = read_run(host, run.run_id)
         _require_end(current)
         yield current, lease
@@ -95,20 +96,31 @@ def present(artifacts: ArtifactStore, key: str) -> bool:
         return False
 
 
-def digest(artifacts: ArtifactStore, key: str) -> FileDigest | None:
-    """Size and SHA-256 of a file as it is now; None where it is gone."""
+def is_saved(artifacts: ArtifactStore, copies: LocalArtifactStore, key: str, expected: FileDigest) -> bool:
+    """Whether a file has a copy that is another file with the same bytes, and both are as the manifest says."""
     try:
-        with artifacts.local_file(key) as path, path.open("rb") as stream:
-            return _pump(stream, None)
+        with artifacts.local_file(key) as original, copies.local_file(key) as copied:
+            if os.path.realpath(original) == os.path.realpath(copied):
+                return False
+            return _digest(original) == _digest(copied) == expected
     except FileNotFoundError:
-        return None
+        return False
 
 
 def copy(artifacts: ArtifactStore, key: str, target: LocalArtifactStore) -> FileDigest:
     """Copy a file to the same key of an export."""
-    with artifacts.local_file(key) as source, target.new_file(key) as aside:
-        with source.open("rb") as stream, aside.open("wb") as out:
-            return _pump(stream, out)
+    with (
+        artifacts.local_file(key) as source,
+        target.new_file(key) as aside,
+        source.open("rb") as stream,
+        aside.open("wb") as out,
+    ):
+        return _pump(stream, out)
+
+
+def _digest(path: Path) -> FileDigest:
+    with path.open("rb") as stream:
+        return _pump(stream, None)
 
 
 def _pump(stream: BinaryIO, out: BinaryIO | None) -> FileDigest:

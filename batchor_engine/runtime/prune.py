@@ -12,13 +12,11 @@ from batchor_engine.core.records import Lease, RunRecord
 from batchor_engine.models import ArtifactPruneResult
 from batchor_engine.ports.artifacts import ArtifactStore
 from batchor_engine.runtime.host import Host
-from batchor_engine.runtime.manifest import RunFiles, at_rest, digest, files_of, present, read_manifest
+from batchor_engine.runtime.manifest import RunFiles, at_rest, files_of, is_saved, present, read_manifest
 from batchor_engine.runtime.sweep import sweep
 
 
-def prune_artifacts(
-    host: Host, run: RunRecord, *, include_raw_output_artifacts: bool = False
-) -> ArtifactPruneResult:
+def prune_artifacts(host: Host, run: RunRecord, *, include_raw_output_artifacts: bool = False) -> ArtifactPruneResult:
     """Remove request files with their sidecars, and raw files where asked; results stay readable.
 
     RunNotFinishedError before the end, RunBusyError while another worker has the run, ValueError where raw files have
@@ -56,8 +54,7 @@ def _check_exported(artifacts: ArtifactStore, run: RunRecord, raw: list[str]) ->
         )
     saved, copies = read_manifest(run.export_root, run.run_id), LocalArtifactStore(run.export_root)
     for key in raw:
-        # The original is asked too: a copy that only equals its own manifest may have been replaced with it.
-        if saved.get(key) is None or not (saved[key] == digest(copies, key) == digest(artifacts, key)):
+        if key not in saved or not is_saved(artifacts, copies, key, saved[key]):
             raise ValueError(
                 f"{key} is not in the export of run {run.run_id!r} at {run.export_root} as it is in the run: nothing "
                 "was pruned. Export the run again."

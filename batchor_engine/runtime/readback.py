@@ -6,19 +6,19 @@ model's class.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from itertools import islice
 from typing import BinaryIO
 
 from pydantic import BaseModel
+from pydantic_core import from_json
 
 from batchor_engine.core.outcomes import LineRef
 from batchor_engine.core.records import BatchRecord, RunRecord, SegmentRecord
 from batchor_engine.core.segment import SegmentRow
 from batchor_engine.models import BatchResultItem, JSONObject, TerminalResultsPage
-from batchor_engine.providers.wire import read_object
 from batchor_engine.results.items import result_of
 from batchor_engine.results.merge import MergeInput, merge_by_index
 from batchor_engine.results.segments import read_rows
@@ -27,7 +27,7 @@ from batchor_engine.runtime.host import Host
 # A run may have more raw files than a process may have open.
 _MAX_OPEN_FILES = 32
 
-ModelOf = Callable[[], type[BaseModel] | None]
+_OPEN_RAW_FILES = 64
 
 
 def iter_results(host: Host, run: RunRecord, model: type[BaseModel] | None, *, raw: bool) -> Iterator[BatchResultItem]:
@@ -130,12 +130,12 @@ def _numbered(host: Host, run: RunRecord, segment: SegmentRecord, skip: int) -> 
 
 
 class _RawFiles:
-    """Open raw files of the batches whose rows are being read."""
+    """Raw files of the batches whose rows are being read; a bounded number of them is open."""
 
     def __init__(self, host: Host, run: RunRecord, raw: bool) -> None:
         self._host, self._run = host, run
         self._batches: dict[int, BatchRecord] = {}
-        self._open: dict[str, tuple[ExitStack, BinaryIO | None]] = {}
+        self._open: OrderedDict[str, tuple[ExitStack, BinaryIO | None]] = OrderedDict()
         self._wanted = raw
 
     def __enter__(self) -> _RawFiles:
@@ -159,17 +159,17 @@ class _RawFiles:
             if stream is None:
                 return None
             stream.seek(ref.offset)
-            return read_object(stream.read(ref.length))
+            return from_json(stream.read(ref.length))
 
         return read
 
     def _stream(self, key: str) -> BinaryIO | None:
-        opened = self._open.pop(key, None) or self._opened(key)
-        # The order of the dict is the order of use.
-        self._open[key] = opened
-        if len(self._open) > _MAX_OPEN_FILES:
-            self._close_oldest()
-        return opened[1]
+        if key not in self._open:
+            if len(self._open) >= _OPEN_RAW_FILES:
+                self._close_oldest()
+            self._open[key] = self._opened(key)
+        self._open.move_to_end(key)
+        return self._open[key][1]
 
     def _opened(self, key: str) -> tuple[ExitStack, BinaryIO | None]:
         stack = ExitStack()
@@ -177,9 +177,9 @@ class _RawFiles:
             path = stack.enter_context(self._host.artifacts(self._run).local_file(key))
             return stack, stack.enter_context(path.open("rb"))
         except FileNotFoundError:
-            # Pruned by hand: the text and the parsed answer are in the segment.
+            # Removed by hand: the text and the parsed answer are in the segment.
             return stack, None
 
     def _close_oldest(self) -> None:
-        stack, _ = self._open.pop(next(iter(self._open)))
+        _, (stack, _stream) = self._open.popitem(last=False)
         stack.close()

@@ -32,14 +32,15 @@ from batchor_engine.ports.artifacts import ArtifactStore
 from batchor_engine.ports.providers import BatchProvider
 from batchor_engine.ports.state import StateStore
 from batchor_engine.providers.registry import ProviderRegistry, build_default_provider_registry
-from batchor_engine.runtime.advance import advance_held, read_run, run_lease
+from batchor_engine.runtime.advance import advance_held, read_run
 from batchor_engine.runtime.due import run_info
 from batchor_engine.runtime.feed import check_same_rows, check_same_source, first_position
-from batchor_engine.runtime.hold import held
+from batchor_engine.runtime.hold import held, run_lease
 from batchor_engine.runtime.host import Host
 from batchor_engine.runtime.poll import poll
 from batchor_engine.runtime.run import Run
 from batchor_engine.runtime.steps import stop_after
+from batchor_engine.runtime.tidy import tidy
 from batchor_engine.storage.registry import StorageRegistry, build_default_storage_registry, open_store
 
 _PAGE = 500
@@ -117,6 +118,8 @@ class BatchRunner:
                 # A run that failed before its first row protects nothing and would only stand in the way.
                 self.storage.discard_empty_run(run_id, lease)
                 raise
+        if stored is None or not stored.is_finished:
+            tidy(self.host, run_id)
         return self.get_run(run_id)
 
     def run_and_wait(self, job: BatchJob[Any, Any], *, run_id: str | None = None) -> Run:

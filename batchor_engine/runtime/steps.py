@@ -15,12 +15,11 @@ from batchor_engine.errors import (
     RunPausedError,
     RunSubmissionIndeterminateError,
 )
-from batchor_engine.runtime.advance import advance, read_run, run_lease
+from batchor_engine.runtime.advance import advance, read_run
 from batchor_engine.runtime.collect import collect_ended
-from batchor_engine.runtime.hold import held
 from batchor_engine.runtime.host import Host
 from batchor_engine.runtime.poll import poll
-from batchor_engine.runtime.sweep import sweep
+from batchor_engine.runtime.tidy import tidy
 from batchor_engine.states import BatchState, ItemStatus, RunControlState
 
 Stop = Callable[[], bool]
@@ -43,12 +42,12 @@ def refresh(host: Host, run_id: str, seconds: float | None = None) -> None:
     poll(host, run_pk=run.pk, stop=stop)
     collect_ended(host, run, stop=stop)
     advance(host, run_id, stop)
-    _after(host, run_id)
+    tidy(host, run_id)
 
 
 def advance_only(host: Host, run_id: str, seconds: float | None = None) -> None:
     advance(host, run_id, stop_after(host, seconds))
-    _after(host, run_id)
+    tidy(host, run_id)
 
 
 def collect_only(host: Host, run_id: str) -> None:
@@ -60,19 +59,7 @@ def collect_only(host: Host, run_id: str) -> None:
     collect_ended(host, run)
     if read_run(host, run_id).control is RunControlState.CANCEL_REQUESTED:
         advance(host, run_id, lambda: False)
-    _after(host, run_id)
-
-
-def _after(host: Host, run_id: str) -> None:
-    """Tidy up once a run is over, by whoever saw it end."""
-    run = read_run(host, run_id)
-    if not run.is_finished:
-        return
-    host.forget(run_id)
-    with held(host.store, run_lease(run_id)) as lease:
-        if lease is not None:
-            sweep(host, run)
-    host.emit(run, "run_finished", status=run.status.value)
+    tidy(host, run_id)
 
 
 def wait(host: Host, run_id: str, timeout: float | None, poll_interval: float | None) -> None:

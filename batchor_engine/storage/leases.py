@@ -56,3 +56,8 @@ def release(connection: Connection, lease: Lease) -> None:
         .where(leases.c.resource == lease.resource, leases.c.fence == lease.fence, leases.c.owner == lease.owner)
         .values(owner=None)
     )
+
+
+def held(connection: Connection) -> list[Lease]:
+    query = select(leases).where(leases.c.owner.is_not(None)).order_by(leases.c.resource)
+    return [Lease(row.resource, row.owner, row.fence, row.expires_at) for row in connection.execute(query)]

@@ -99,6 +99,8 @@ def _delete_rows(connection: Connection, run_pk: int) -> None:
     connection.execute(delete(batch_ranges).where(batch_ranges.c.batch.in_(mine)))
     for batch_pk in connection.execute(mine).scalars().all():
         give_back(connection, batch_pk)
+        # A later batch may get the same number, and must not find the lease of this one.
+        connection.execute(delete(leases).where(leases.c.resource == f"batch:{batch_pk}"))
     for table in (items, parts, batches, segments, run_labels, scope_waiters):
         connection.execute(delete(table).where(table.c.run == run_pk))
     connection.execute(delete(runs).where(runs.c.id == run_pk))
@@ -313,9 +315,7 @@ def record_prune(connection: Connection, run_pk: int, now: float, raw: bool) -> 
     pointed = select(parts.c.id).where(parts.c.run == run_pk, parts.c.pruned_at.is_(None))
     query = select(func.count()).select_from(items).where(items.c.run == run_pk, items.c.part.in_(pointed))
     cleared = connection.execute(query).scalar_one()
-    connection.execute(
-        parts.update().where(parts.c.run == run_pk, parts.c.pruned_at.is_(None)).values(pruned_at=now)
-    )
+    connection.execute(parts.update().where(parts.c.run == run_pk, parts.c.pruned_at.is_(None)).values(pruned_at=now))
     forgotten = 0
     if raw:
         pointing = batches.c.output_key.is_not(None) | batches.c.error_key.is_not(None)

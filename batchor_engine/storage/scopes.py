@@ -10,7 +10,7 @@ from sqlalchemy import Connection, delete, func, select, update
 
 from batchor_engine.core.budget import WAITER_SEC, Claimant, may_take
 from batchor_engine.core.records import NewBatch, ScopeRecord
-from batchor_engine.states import RunControlState
+from batchor_engine.states import BATCH_HOLDS_BUDGET, RunControlState
 from batchor_engine.storage.schema import batches, runs, scope_waiters, scopes
 
 # A waiting run's place is refreshed no more often than this, so that waiting hardly writes.
@@ -46,6 +46,22 @@ def give_back(connection: Connection, batch_pk: int) -> bool:
 def find(connection: Connection, name: str) -> ScopeRecord:
     row = connection.execute(select(scopes).where(scopes.c.name == name)).one_or_none()
     return ScopeRecord(name, 0, None) if row is None else ScopeRecord(row.name, row.reserved, row.learned_limit)
+
+
+def all_scopes(connection: Connection) -> list[ScopeRecord]:
+    found = connection.execute(select(scopes).order_by(scopes.c.name))
+    return [ScopeRecord(row.name, row.reserved, row.learned_limit) for row in found]
+
+
+def recount(connection: Connection, name: str) -> bool:
+    """What is reserved is what batches hold that the provider may still have; True if it was not."""
+    before = _locked(connection, name).reserved
+    holding = batches.c.state.in_([state.value for state in BATCH_HOLDS_BUDGET])
+    mine = (batches.c.scope == name, batches.c.reserve_until > 0)
+    connection.execute(batches.update().where(*mine, ~holding).values(reserve_until=0.0))
+    held = connection.execute(select(func.coalesce(func.sum(batches.c.tokens), 0)).where(*mine)).scalar_one()
+    connection.execute(update(scopes).where(scopes.c.name == name).values(reserved=int(held)))
+    return int(held) != before
 
 
 def learn_limit(connection: Connection, name: str, limit: int) -> None:

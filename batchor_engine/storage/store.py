@@ -37,7 +37,7 @@ from batchor_engine.errors import ForeignStoreError, StoreBusyError, StoreError,
 from batchor_engine.models import JSONValue
 from batchor_engine.ports.state import StateStore
 from batchor_engine.states import BatchState, RunControlState
-from batchor_engine.storage import batch_writes, leases, reads, run_writes, scopes
+from batchor_engine.storage import batch_writes, leases, reads, repairs, run_writes, scopes
 
 
 class SqlStateStore(StateStore):
@@ -281,3 +281,25 @@ class SqlStateStore(StateStore):
     def learn_limit(self, name: str, limit: int) -> None:
         with self._write() as connection:
             scopes.learn_limit(connection, name, limit)
+
+    # --- housekeeping
+
+    def begin_delete(self, run_id: str, lease: Lease) -> None:
+        with self._write(lease) as connection:
+            repairs.begin_delete(connection, run_id)
+
+    def recount(self, run_pk: int, lease: Lease) -> bool:
+        with self._write(lease) as connection:
+            return repairs.recount(connection, run_pk)
+
+    def scopes(self) -> list[ScopeRecord]:
+        with self._read() as connection:
+            return scopes.all_scopes(connection) if connection else []
+
+    def recount_scope(self, name: str) -> bool:
+        with self._write() as connection:
+            return scopes.recount(connection, name)
+
+    def held_leases(self) -> list[Lease]:
+        with self._read() as connection:
+            return leases.held(connection) if connection else []

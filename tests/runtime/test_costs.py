@@ -86,7 +86,7 @@ def test_prices_need_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_run_costs_all_its_paid_lines_retried_ones_too(world: World) -> None:
-    world.fault("refusal", custom_ids=("row-1:a1",))
+    world.fault("empty_answer", custom_ids=("row-1:a1",))
     runner = world.runner()
     run = runner.run_and_wait(world.job(4), run_id="costly")
     stored = runner.storage.run("costly")

@@ -16,11 +16,13 @@ from batchor_engine import (
     CsvItemSource,
     ItemStatus,
     PromptParts,
+    RunEvent,
     RunLifecycleStatus,
     RunNotFinishedError,
     StructuredItemResult,
     UnknownRunError,
 )
+from batchor_engine.runtime import readback
 
 from .conftest import World
 
@@ -159,3 +161,34 @@ def test_an_unknown_run_is_a_lookup_error_and_creates_no_file(world: World) -> N
     with pytest.raises(UnknownRunError, match="nope"):
         world.runner().get_run("nope")
     assert not (world.folder / "runs.sqlite3").exists()
+
+
+def test_the_end_of_a_run_is_told_once_and_its_source_is_let_go(world: World) -> None:
+    runner = world.runner()
+    for run_id, rows in (("empty", 0), ("full", 2)):
+        world.events.clear()
+        runner.run_and_wait(world.job(rows), run_id=run_id)
+        assert [event.data for event in world.happened("run_finished")] == [{"status": "completed"}]
+        assert runner.host.job_of(run_id) is None
+
+
+def test_events_add_up_to_the_summary(world: World) -> None:
+    world.fault("line_error", custom_ids=("row-1:*",), status=400, times=None)
+    world.fault("missing_line", lines=(4,))
+    summary = world.runner().run_and_wait(world.job(6)).summary()
+    completed = sum(int(str(event.data["completed_item_count"])) for event in world.happened("items_completed"))
+    failed = sum(int(str(event.data["failed_item_count"])) for event in world.happened("items_failed"))
+    assert (completed, failed) == (summary.completed_items, summary.failed_items) == (5, 1)
+
+
+def test_an_observer_that_raises_changes_nothing(world: World) -> None:
+    def rude(event: RunEvent) -> None:
+        raise RuntimeError(event.event_type)
+
+    assert len(world.runner(observer=rude).run_and_wait(world.job(3)).results()) == 3
+
+
+def test_more_raw_files_than_may_be_open_are_read_in_turn(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readback, "_OPEN_RAW_FILES", 2)
+    run = world.runner().run_and_wait(world.job(6, chunk_policy=ChunkPolicy(max_requests=1)))
+    assert [result.raw_response["custom_id"] for result in run.results()] == [f"row-{n}:a1" for n in range(6)]

@@ -1,0 +1,23 @@
+"""What is done once a run is over, by whoever saw it end.
+
+Law: tidying removes nothing that a row points to, and keeps nothing of a finished run in memory.
+"""
+
+from __future__ import annotations
+
+from batchor_engine.runtime.advance import read_run
+from batchor_engine.runtime.hold import held, run_lease
+from batchor_engine.runtime.host import Host
+from batchor_engine.runtime.sweep import sweep
+
+
+def tidy(host: Host, run_id: str) -> None:
+    """Forget the source, sweep orphans and say that the run is finished; nothing while it goes on."""
+    run = read_run(host, run_id)
+    if not run.is_finished:
+        return
+    host.forget(run_id)
+    with held(host.store, run_lease(run_id)) as lease:
+        if lease is not None:
+            sweep(host, run)
+    host.emit(run, "run_finished", status=run.status.value)
