@@ -12,7 +12,6 @@ from batchor_engine.core.segment import SegmentTotals
 from batchor_engine.models import JSONObject, JSONValue
 from batchor_engine.states import BATCH_LIVE, BatchState, ItemStatus, RunControlState, RunLifecycleStatus, run_status
 
-
 # The control reason of a run whose deletion has begun and not ended.
 DELETING = "deleting"
 

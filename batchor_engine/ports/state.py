@@ -164,10 +164,11 @@ class StateStore(ABC):
         self,
         *,
         run_pk: int | None = None,
+        run_pks: Collection[int] | None = None,
         states: Collection[BatchState] | None = None,
         intents: Collection[str] | None = None,
     ) -> list[BatchRecord]:
-        """Batches, oldest first; of one run, in some states, or of some intents only, where given."""
+        """Batches, oldest first; of one or some runs, in some states, or of some intents only, where given."""
 
     @abstractmethod
     def ranges(self, batch_pk: int) -> list[BatchRange]:

@@ -142,8 +142,14 @@ class OpenAIBatchProvider(BatchProvider):
                 endpoint=str(self._config.endpoint),
                 completion_window=self._config.completion_window,
                 metadata=metadata or {},
+                **self._output_expiry(),
             )
         return _expect_batch(created, what, creates=True)
+
+    def _output_expiry(self) -> dict[str, Any]:
+        """The config's wish for how long output files live; a server of another kind may not know the parameter."""
+        seconds = field_of(self._config, "output_expires_after_sec")
+        return {"output_expires_after": {"anchor": "created_at", "seconds": seconds}} if seconds else {}
 
     def get_batch(self, batch_id: str) -> BatchRemoteRecord:
         what = f"reading batch {batch_id}"

@@ -66,7 +66,7 @@ def write_dataset(
     *,
     rows_per_file: int,
 ) -> int:
-    """Fill files of `rows_per_file` rows, each made by `new_file(name)`; how many files. No row makes one empty file."""
+    """Fill files of `rows_per_file` rows, each made by `new_file(name)`; how many files. No row makes an empty one."""
     if rows_per_file <= 0:
         raise ValueError(f"rows_per_file must be greater than 0, not {rows_per_file}")
     count = 0

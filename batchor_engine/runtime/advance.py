@@ -21,7 +21,7 @@ from batchor_engine.core.planner import (
     TakeBack,
     plan,
 )
-from batchor_engine.core.records import Lease, RunRecord
+from batchor_engine.core.records import BatchRecord, Lease, RunRecord
 from batchor_engine.errors import LeaseLostError, UnknownRunError
 from batchor_engine.runtime.cancel import ask_provider, finish_cancel
 from batchor_engine.runtime.hold import held, run_lease
@@ -49,9 +49,8 @@ def read_run(host: Host, run_id: str) -> RunRecord:
     return run
 
 
-def view_of(host: Host, run: RunRecord) -> RunView:
-    """What planning needs to see; a few indexed reads, whatever the size of the run."""
-    batches = host.store.batches(run_pk=run.pk, states={*BATCH_UNSETTLED, BatchState.SUBMITTED})
+def view_of(host: Host, run: RunRecord, batches: list[BatchRecord]) -> RunView:
+    """What planning needs to see of a run and its batches."""
     waiting = run.counts[ItemStatus.FAILED_RETRYABLE]
     return RunView(
         run=run,
@@ -63,8 +62,9 @@ def view_of(host: Host, run: RunRecord) -> RunView:
 
 
 def planned(host: Host, run: RunRecord) -> tuple[Action, ...]:
-    """What advance() would do now."""
-    return plan(view_of(host, run), host.clock)
+    """What advance() would do now; a few indexed reads, whatever the size of the run."""
+    batches = host.store.batches(run_pk=run.pk, states={*BATCH_UNSETTLED, BatchState.SUBMITTED})
+    return plan(view_of(host, run, batches), host.clock)
 
 
 def advance(host: Host, run_id: str, stop: Stop) -> bool:

@@ -13,20 +13,18 @@ from itertools import islice
 from typing import BinaryIO
 
 from pydantic import BaseModel
-from pydantic_core import from_json
 
 from batchor_engine.core.outcomes import LineRef
 from batchor_engine.core.records import BatchRecord, RunRecord, SegmentRecord
 from batchor_engine.core.segment import SegmentRow
 from batchor_engine.models import BatchResultItem, JSONObject, TerminalResultsPage
+from batchor_engine.providers.wire import read_object
 from batchor_engine.results.items import result_of
 from batchor_engine.results.merge import MergeInput, merge_by_index
 from batchor_engine.results.segments import read_rows
 from batchor_engine.runtime.host import Host
 
 # A run may have more raw files than a process may have open.
-_MAX_OPEN_FILES = 32
-
 _OPEN_RAW_FILES = 64
 
 
@@ -159,7 +157,8 @@ class _RawFiles:
             if stream is None:
                 return None
             stream.seek(ref.offset)
-            return from_json(stream.read(ref.length))
+            # As the provider adapter read it: a line that is no strict JSON still has an answer.
+            return read_object(stream.read(ref.length))
 
         return read
 

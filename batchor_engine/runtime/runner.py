@@ -33,7 +33,7 @@ from batchor_engine.ports.providers import BatchProvider
 from batchor_engine.ports.state import StateStore
 from batchor_engine.providers.registry import ProviderRegistry, build_default_provider_registry
 from batchor_engine.runtime.advance import advance_held, read_run
-from batchor_engine.runtime.due import run_info
+from batchor_engine.runtime.due import run_infos
 from batchor_engine.runtime.feed import check_same_rows, check_same_source, first_position
 from batchor_engine.runtime.hold import held, run_lease
 from batchor_engine.runtime.host import Host
@@ -214,17 +214,16 @@ class BatchRunner:
 
     def find_runs(self, labels: Mapping[str, str] | None = None, *, limit: int | None = None) -> list[RunInfo]:
         """Runs that carry all these labels, newest first, with what is due for each; needs no key."""
-        found: list[RunRecord] = []
+        found: list[RunInfo] = []
         before: int | None = None
         while limit is None or len(found) < limit:
             wanted = _PAGE if limit is None else min(_PAGE, limit - len(found))
             page = self.storage.runs(labels=labels, before=before, limit=wanted)
-            found += page
+            found += run_infos(self.host, page)
             if len(page) < wanted:
                 break
             before = page[-1].pk
-        names = self.storage.labels([run.pk for run in found])
-        return [run_info(self.host, run, names[run.pk]) for run in found]
+        return found
 
     def poll(self, *, deadline: float | None = None) -> PollReport:
         """Look at every active batch of the store in a few cheap calls; downloads and submits nothing."""

@@ -83,13 +83,13 @@ def batch(connection: Connection, batch_pk: int) -> BatchRecord:
 
 def batches_of(
     connection: Connection,
-    run_pk: int | None,
+    run_pks: Collection[int] | None,
     states: Collection[BatchState] | None,
     intents: Collection[str] | None,
 ) -> list[BatchRecord]:
     query = select(batches, runs.c.run_id).join(runs, runs.c.id == batches.c.run).order_by(batches.c.id)
-    if run_pk is not None:
-        query = query.where(batches.c.run == run_pk)
+    if run_pks is not None:
+        query = query.where(batches.c.run.in_(list(run_pks)))
     if states is not None:
         query = query.where(batches.c.state.in_([state.value for state in states]))
     if intents is not None:

@@ -5,6 +5,8 @@ Law: rows are the truth and counters are not; no row is changed here.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import Connection, func, select
 
 from batchor_engine.core.records import DELETING, RunRecord
@@ -26,8 +28,8 @@ def recount(connection: Connection, run_pk: int) -> bool:
     counts, live, superseded = _counted(connection, run)
     if (counts, live, superseded) == (run.counts, run.live_batches, run.superseded):
         return False
-    values = {f"n_{status.value}": count for status, count in counts.items()}
-    bump(connection, run_pk, live_batches=live, superseded=superseded, **values)
+    values: dict[str, Any] = {f"n_{status.value}": count for status, count in counts.items()}
+    bump(connection, run_pk, None, **values, live_batches=live, superseded=superseded)
     return True
 
 

@@ -215,11 +215,13 @@ class SqlStateStore(StateStore):
         self,
         *,
         run_pk: int | None = None,
+        run_pks: Collection[int] | None = None,
         states: Collection[BatchState] | None = None,
         intents: Collection[str] | None = None,
     ) -> list[BatchRecord]:
+        wanted = run_pks if run_pk is None else [run_pk]
         with self._read() as connection:
-            return reads.batches_of(connection, run_pk, states, intents) if connection else []
+            return reads.batches_of(connection, wanted, states, intents) if connection else []
 
     def ranges(self, batch_pk: int) -> list[BatchRange]:
         with self._read() as connection:
