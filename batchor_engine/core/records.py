@@ -57,6 +57,7 @@ class RunRecord:
     revision: int
     created_at: float
     superseded: int = 0
+    tidied: bool = False
     exported_at: float | None = None
     export_root: str | None = None
 

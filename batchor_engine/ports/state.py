@@ -82,6 +82,10 @@ class StateStore(ABC):
     def set_backoff(self, run_pk: int, lease: Lease, backoff: Backoff) -> None:
         """Record why and until when submission waits."""
 
+    @abstractmethod
+    def mark_tidied(self, run_pk: int, lease: Lease) -> None:
+        """The run is over and its orphans are swept; nobody has to do it again."""
+
     # --- leases
 
     @abstractmethod

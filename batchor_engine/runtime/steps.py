@@ -37,11 +37,10 @@ def refresh(host: Host, run_id: str, seconds: float | None = None) -> None:
     """Poll, collect, advance; nothing while paused or after the end."""
     stop = stop_after(host, seconds)
     run = read_run(host, run_id)
-    if run.is_finished or run.control is RunControlState.PAUSED:
-        return
-    poll(host, run_pk=run.pk, stop=stop)
-    collect_ended(host, run, stop=stop)
-    advance(host, run_id, stop)
+    if not run.is_finished and run.control is not RunControlState.PAUSED:
+        poll(host, run_pk=run.pk, stop=stop)
+        collect_ended(host, run, stop=stop)
+        advance(host, run_id, stop)
     tidy(host, run_id)
 
 
@@ -53,10 +52,9 @@ def advance_only(host: Host, run_id: str, seconds: float | None = None) -> None:
 def collect_only(host: Host, run_id: str) -> None:
     """Poll and collect, whatever the control state; a cancelled run is brought to its end if nothing is alive."""
     run = read_run(host, run_id)
-    if run.is_finished:
-        return
-    poll(host, run_pk=run.pk, paused_too=True)
-    collect_ended(host, run)
+    if not run.is_finished:
+        poll(host, run_pk=run.pk, paused_too=True)
+        collect_ended(host, run)
     if read_run(host, run_id).control is RunControlState.CANCEL_REQUESTED:
         advance(host, run_id, lambda: False)
     tidy(host, run_id)
@@ -69,6 +67,7 @@ def wait(host: Host, run_id: str, timeout: float | None, poll_interval: float | 
     while True:
         before = read_run(host, run_id)
         if before.is_finished:
+            tidy(host, run_id)
             return
         _check_can_go_on(host, before)
         refresh(host, run_id, None if end is None else max(0.0, end - host.clock))

@@ -12,12 +12,16 @@ from batchor_engine.runtime.sweep import sweep
 
 
 def tidy(host: Host, run_id: str) -> None:
-    """Forget the source, sweep orphans and say that the run is finished; nothing while it goes on."""
+    """Forget the source; sweep orphans and say that the run is finished, once. Nothing while it goes on."""
     run = read_run(host, run_id)
     if not run.is_finished:
         return
     host.forget(run_id)
+    if run.tidied:
+        return
     with held(host.store, run_lease(run_id)) as lease:
-        if lease is not None:
-            sweep(host, run)
+        if lease is None or read_run(host, run_id).tidied:
+            return
+        sweep(host, run)
+        host.store.mark_tidied(run.pk, lease)
     host.emit(run, "run_finished", status=run.status.value)

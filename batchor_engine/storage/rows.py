@@ -61,6 +61,7 @@ def run_record(row: Any) -> RunRecord:
         revision=row.revision,
         created_at=row.created_at,
         superseded=row.superseded,
+        tidied=bool(row.tidied),
         exported_at=row.exported_at,
         export_root=row.export_root,
     )

@@ -306,7 +306,7 @@ def retry_failed(connection: Connection, run_pk: int) -> int:
         )
     ).rowcount
     counters = {ItemStatus.FAILED_PERMANENT: -moved, ItemStatus.PENDING: moved}
-    bump(connection, run_pk, counters, superseded=runs.c.superseded + moved)
+    bump(connection, run_pk, counters, superseded=runs.c.superseded + moved, tidied=False)
     return moved
 
 

@@ -63,6 +63,7 @@ runs = Table(
     Column("backoff_until", Float(53), nullable=False, default=0.0),
     Column("backoff_class", Text),
     Column("revision", BigInteger, nullable=False, default=0),
+    Column("tidied", Boolean, nullable=False, default=False),
     Column("exported_at", Float(53)),
     Column("export_root", Text),
 )

@@ -130,6 +130,10 @@ class SqlStateStore(StateStore):
         with self._write(lease) as connection:
             run_writes.bump(connection, run_pk, **run_writes.backoff_values(backoff))
 
+    def mark_tidied(self, run_pk: int, lease: Lease) -> None:
+        with self._write(lease) as connection:
+            run_writes.bump(connection, run_pk, tidied=True)
+
     # --- leases
 
     def acquire(self, resource: str, owner: str, ttl_sec: float, *, dead_owner: str | None = None) -> Lease | str:

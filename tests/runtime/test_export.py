@@ -28,6 +28,7 @@ from batchor_engine.errors import ArtifactMissingError, RunBusyError
 from batchor_engine.models import ArtifactExportResult
 from batchor_engine.ports.artifacts import ArtifactStore
 from batchor_engine.results.segments import read_rows
+from batchor_engine.runtime import readback
 from batchor_engine.runtime.export import encoded, export_artifacts, export_terminal, failures_table, write_parquet
 from batchor_engine.runtime.hold import held
 from batchor_engine.testing import CrashError, CrashPoints
@@ -212,6 +213,17 @@ def test_a_running_run_is_not_exported(world: World, tmp_path: Path) -> None:
     run.wait()
 
 
+def test_a_run_that_was_reopened_meanwhile_is_not_exported(world: World, tmp_path: Path) -> None:
+    world.fault("line_error", custom_ids=("row-1:*",), status=400, times=1)
+    runner = finished(world)
+    seen = record(runner, "r")
+    run = runner.get_run("r")
+    run.retry_failed()
+    with pytest.raises(RunNotFinishedError):
+        export_artifacts(runner.host, seen, tmp_path / "out")
+    run.wait()
+
+
 def test_a_run_that_another_worker_has_is_busy(world: World, tmp_path: Path) -> None:
     runner = finished(world)
     with held(runner.storage, "run:r") as lease:
@@ -357,15 +369,15 @@ def test_a_store_with_only_the_five_methods_exports_the_same_layout(world: World
     runner.close()
 
 
-def test_a_run_has_more_raw_files_than_may_be_open(world: World, tmp_path: Path) -> None:
-    runner = world.runner()
-    run = runner.run_and_wait(world.job(100, chunk_policy=ChunkPolicy(max_requests=1)), run_id="r")
-    opened = len(os.listdir("/proc/self/fd"))
-    most = 0
+def test_a_run_may_have_more_raw_files_than_may_be_open(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readback, "_OPEN_RAW_FILES", 3)
+    run = world.runner().run_and_wait(world.job(15, chunk_policy=ChunkPolicy(max_requests=1)), run_id="r")
+    opened, most = len(os.listdir("/proc/self/fd")), 0
     for result in run.iter_results(raw=True):
         assert result.raw_response is not None
+        assert result.raw_response["custom_id"] == f"{result.item_id}:a1"
         most = max(most, len(os.listdir("/proc/self/fd")))
-    assert most - opened < 80
+    assert most - opened < 10
 
 
 def test_exporting_holds_few_rows_at_a_time(world: World, tmp_path: Path) -> None:
@@ -413,6 +425,15 @@ def test_a_line_torn_by_a_killed_append_is_written_again_whole(world: World, tmp
     assert [line["item_id"] for line in lines_of(path)] == ["row-0", "row-1", "row-2", "row-3"]
 
 
+def test_a_torn_line_goes_even_when_nothing_is_appended(world: World, tmp_path: Path) -> None:
+    runner, path = finished(world), tmp_path / "lines.jsonl"
+    append(runner, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[: len(whole) // 5])
+    assert append(runner, path, 4) == (0, 4)
+    assert path.read_bytes() == whole
+
+
 def test_a_last_line_without_its_newline_is_kept(world: World, tmp_path: Path) -> None:
     runner, path = finished(world), tmp_path / "lines.jsonl"
     path.write_bytes(b'{"mine": 1}')
@@ -430,8 +451,6 @@ def test_a_file_of_something_else_is_not_appended_to(world: World, tmp_path: Pat
 
 def break_after(monkeypatch: pytest.MonkeyPatch, world: World, rows: int) -> None:
     """Reading results fails after some rows, as when a disk goes away."""
-    from batchor_engine.runtime import readback
-
     read = readback.result_of
     left = [rows]
 

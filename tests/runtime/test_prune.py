@@ -300,7 +300,7 @@ def test_a_copy_that_is_the_original_is_no_copy(world: World, tmp_path: Path) ->
 def test_a_symlink_out_of_the_root_is_found_before_anything_is_deleted(world: World, tmp_path: Path) -> None:
     runner = finished(world)
     root, outside = root_of(runner), tmp_path / "outside"
-    victim = root / keys(runner, "requests_*.jsonl")[-1]
+    victim = root / runner.storage.parts(record(runner, "r").pk)[-1].key
     outside.mkdir()
     (outside / "precious").write_text("mine")
     victim.unlink()

@@ -23,6 +23,7 @@ from batchor_engine import (
     UnknownRunError,
 )
 from batchor_engine.runtime import readback
+from batchor_engine.testing import CrashError, CrashPoints
 
 from .conftest import World
 
@@ -192,3 +193,16 @@ def test_more_raw_files_than_may_be_open_are_read_in_turn(world: World, monkeypa
     monkeypatch.setattr(readback, "_OPEN_RAW_FILES", 2)
     run = world.runner().run_and_wait(world.job(6, chunk_policy=ChunkPolicy(max_requests=1)))
     assert [result.raw_response["custom_id"] for result in run.results()] == [f"row-{n}:a1" for n in range(6)]
+
+
+def test_a_death_between_the_last_answer_and_the_sweep_leaves_no_orphan_for_ever(world: World) -> None:
+    job = world.job(6, chunk_policy=ChunkPolicy(max_requests=3))
+    runner = world.runner()
+    CrashPoints({"ingest.part_written": 2}).install(runner)
+    with pytest.raises(CrashError):
+        runner.start(job, run_id="twice")
+    second = world.runner()
+    CrashPoints({"collect.settled": 2}).install(second)
+    with pytest.raises(CrashError):
+        second.run_and_wait(job, run_id="twice")
+    assert world.runner().get_run("twice").wait().is_finished
