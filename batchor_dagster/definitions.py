@@ -1,0 +1,55 @@
+"""Everything that batch assets need, in one `Definitions`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from batchor_dagster.assets import IO_MANAGER_KEY, AnyAssets, flatten
+from batchor_dagster.io_manager import build_batchor_io_manager
+from batchor_dagster.resources import RESOURCE
+from batchor_dagster.sensors import build_batchor_polling_sensor
+
+
+def build_batchor_definitions(
+    *,
+    assets: AnyAssets,
+    resources: Mapping[str, Any],
+    asset_checks: Sequence[dg.AssetsDefinition] = (),
+    jobs: Sequence[Any] = (),
+    schedules: Sequence[Any] = (),
+    sensors: Sequence[Any] = (),
+    executor: dg.ExecutorDefinition | dg.Executor | None = None,
+    minimum_interval_seconds: int = 30,
+    default_sensor_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.RUNNING,
+    resource_key: str = RESOURCE,
+    io_manager_key: str = IO_MANAGER_KEY,
+) -> dg.Definitions:
+    """`dg.Definitions` of these assets with the polling sensor and the reading IO manager added.
+
+    `assets` may hold the lists that `@batchor_assets` returns. `resources[resource_key]` is the `BatchorResource`; an
+    IO manager that is already under `io_manager_key` stays. Make one such object in a module.
+
+    Example:
+        >>> defs = build_batchor_definitions(assets=[tickets, triage, urgent],
+        ...     resources={"batchor": BatchorResource(store_url="sqlite:///runs.sqlite3")})
+    """
+    if resource_key not in resources:
+        raise dg.DagsterInvalidDefinitionError(f"resources needs a BatchorResource under the key {resource_key!r}")
+    sensor = build_batchor_polling_sensor(
+        assets=assets,
+        minimum_interval_seconds=minimum_interval_seconds,
+        default_sensor_status=default_sensor_status,
+        resource_key=resource_key,
+    )
+    return dg.Definitions(
+        assets=list(flatten(assets)),
+        asset_checks=list(asset_checks),
+        resources={io_manager_key: build_batchor_io_manager(resource_key=resource_key), **resources},
+        jobs=list(jobs),
+        schedules=list(schedules),
+        sensors=[*sensors, sensor],
+        executor=executor,
+    )

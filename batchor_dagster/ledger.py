@@ -1,0 +1,86 @@
+"""What Dagster's own records say about engine runs: reported, delivered, asked for. Reads only."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+
+from batchor_dagster.engine_runs import is_lost, slot_of
+from batchor_dagster.metadata import REVISION_TAG, RUN_ID_TAG, SENSOR_TAG, BatchorMetadataSet
+from batchor_engine import RunInfo
+
+UNFINISHED = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+# Ids in one query; below the limit of variables in a statement of any database.
+IDS_AT_ONCE = 250
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What a sensor looks after: its name, the result assets by engine label, and its interval in seconds."""
+
+    sensor: str
+    keys: Mapping[str, dg.AssetKey]
+    interval_sec: float
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The records of one instance about what one sensor watches."""
+
+    instance: dg.DagsterInstance
+    watch: Watch
+
+    def reported(self, info: RunInfo) -> BatchorMetadataSet:
+        """What the latest observation of the run's asset and partition says; an empty set without one."""
+        records = self.instance.fetch_observations(self._records_of(info), limit=1).records
+        event = records[0].asset_observation if records else None
+        return BatchorMetadataSet.extract(event.metadata) if event else BatchorMetadataSet()
+
+    def is_delivered(self, info: RunInfo) -> bool:
+        """True when the asset shows the outcome of this ended run: its rows, or a red run where it has none."""
+        if is_lost(info):
+            return self._turned_red(info)
+        records = self.instance.fetch_materializations(self._records_of(info), limit=1).records
+        event = records[0].asset_materialization if records else None
+        shown = BatchorMetadataSet.extract(event.metadata) if event else BatchorMetadataSet()
+        outcome = (info.run_id, info.summary.completed_items, info.summary.failed_items)
+        return (shown.run_id, shown.completed, shown.failed) == outcome
+
+    def under_way(self) -> set[str]:
+        """Engine runs for which a Dagster run of this sensor has not ended."""
+        mine = dg.RunsFilter(tags={SENSOR_TAG: self.watch.sensor}, statuses=UNFINISHED)
+        return {run.tags[RUN_ID_TAG] for run in self.instance.get_runs(mine)}
+
+    def asked_for(self, infos: Iterable[RunInfo]) -> dict[str, list[dg.RunRecord]]:
+        """By engine run: the Dagster runs that this sensor asked for at its present revision, newest first."""
+        revisions = {info.run_id: str(info.revision) for info in infos}
+        found: dict[str, list[dg.RunRecord]] = defaultdict(list)
+        ids = list(revisions)
+        for start in range(0, len(ids), IDS_AT_ONCE):
+            for record in self._records_with(ids[start : start + IDS_AT_ONCE]):
+                tags = record.dagster_run.tags
+                if tags.get(REVISION_TAG) == revisions[tags[RUN_ID_TAG]]:
+                    found[tags[RUN_ID_TAG]].append(record)
+        return found
+
+    def _records_with(self, run_ids: Sequence[str]) -> Sequence[dg.RunRecord]:
+        return self.instance.get_run_records(dg.RunsFilter(tags={SENSOR_TAG: self.watch.sensor, RUN_ID_TAG: run_ids}))
+
+    def _turned_red(self, info: RunInfo) -> bool:
+        mine = {SENSOR_TAG: self.watch.sensor, RUN_ID_TAG: info.run_id}
+        failed = dg.RunsFilter(tags=mine, statuses=[dg.DagsterRunStatus.FAILURE])
+        return bool(self.instance.get_runs(failed, limit=1))
+
+    def _records_of(self, info: RunInfo) -> dg.AssetRecordsFilter:
+        slot = slot_of(info)
+        partitions = [slot.partition] if slot.partition else None
+        return dg.AssetRecordsFilter(asset_key=self.watch.keys[slot.asset], asset_partitions=partitions)

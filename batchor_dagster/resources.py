@@ -1,0 +1,48 @@
+"""The resource that knows the store, the artifacts and the account."""
+
+import dagster as dg
+from pydantic import Field
+
+from batchor_engine import BatchRunner, OpenAIConnection
+
+RESOURCE = "batchor"
+
+
+class BatchorResource(dg.ConfigurableResource):
+    """One store of durable runs and the account that they are sent with.
+
+    The key is handed to the provider's client and to nothing else: give it as `dg.EnvVar("OPENAI_API_KEY")`, because
+    Dagster keeps a literal string in the snapshot of the code location.
+
+    Example:
+        >>> BatchorResource(store_url="sqlite:///runs.sqlite3", artifacts_url="./artifacts",
+        ...                 api_key=dg.EnvVar("OPENAI_API_KEY"))
+    """
+
+    store_url: str = Field(description="Database of the runs: sqlite:///path or postgresql+psycopg://…")
+    artifacts_url: str | None = Field(
+        default=None, description="Folder or object-store URL of request and result files"
+    )
+    api_key: str = Field(
+        default="", repr=False, description="Provider key; empty means the provider's environment variable"
+    )
+    base_url: str | None = Field(default=None, description="Address of the API, when it is not the provider's own")
+    organization: str | None = Field(default=None, description="Organization to bill")
+    project: str | None = Field(default=None, description="Project to bill")
+    request_timeout_sec: int | None = Field(default=None, gt=0, description="Limit of one API call, in seconds")
+    quota_scope: str = Field(default="", description="Name of the account that shares an enqueued-token limit")
+
+    def runner(self) -> BatchRunner:
+        """A runner over the store; opening it makes no call to the provider."""
+        return BatchRunner(
+            storage=self.store_url,
+            artifacts_url=self.artifacts_url,
+            connection=OpenAIConnection(
+                api_key=self.api_key,
+                base_url=self.base_url,
+                organization=self.organization,
+                project=self.project,
+                request_timeout_sec=self.request_timeout_sec,
+                quota_scope=self.quota_scope,
+            ),
+        )

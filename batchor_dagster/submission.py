@@ -1,0 +1,98 @@
+"""The `<name>_batch` asset: reads the rows, sends what the budget allows, and ends."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import dagster as dg
+from pydantic import BaseModel
+
+from batchor_dagster.engine_runs import GENERATION_LABEL, Slot, asset_label, generation_of, run_info
+from batchor_dagster.reports import submission_metadata
+from batchor_dagster.resources import BatchorResource
+from batchor_engine import BatchJob, BatchorError
+
+JobFunction = Callable[..., BatchJob[Any, Any]]
+
+
+def submission_asset(
+    fn: JobFunction,
+    *,
+    results_key: dg.AssetKey,
+    model: type[BaseModel] | None,
+    resource_key: str,
+    **asset_args: Any,
+) -> dg.AssetsDefinition:
+    """An asset with the inputs, config and resources of `fn`, which submits the job that `fn` returns."""
+    wanted = inspect.signature(fn).parameters
+
+    def submit(context: dg.AssetExecutionContext, **given: Any) -> dg.MaterializeResult:
+        given["context"] = context
+        with one_clear_failure():
+            job = checked_job(fn(**{name: value for name, value in given.items() if name in wanted}), fn, model)
+            return start(context, given[resource_key], job, results_key)
+
+    adopt_signature(submit, fn, resource_key)
+    return dg.asset(**asset_args)(submit)
+
+
+def start(
+    context: dg.AssetExecutionContext, batchor: BatchorResource, job: BatchJob[Any, Any], results_key: dg.AssetKey
+) -> dg.MaterializeResult:
+    """Start or resume the engine run of this asset, partition and generation."""
+    slot = slot_of_step(context, results_key)
+    generation = generation_of(context.run, context.instance)
+    with closing(batchor.runner()) as runner:
+        run = runner.start(job, run_id=slot.run_id(generation), labels=slot.labels(**{GENERATION_LABEL: generation}))
+        info = run_info(runner, slot, run.run_id)
+    context.log.info(f"{info.run_id}: {info.summary.total_items} rows in {len(info.batches)} batches")
+    return dg.MaterializeResult(metadata={**submission_metadata(info)})
+
+
+def slot_of_step(context: dg.AssetExecutionContext, results_key: dg.AssetKey) -> Slot:
+    """The asset and partition that a step works on."""
+    if context.has_partition_key:
+        return Slot(asset_label(results_key), context.partition_key)
+    if context.assets_def.partitions_def is not None:
+        raise dg.Failure(f"{asset_label(results_key)} works on one partition in a run: choose one", allow_retries=False)
+    return Slot(asset_label(results_key))
+
+
+def checked_job(job: object, fn: JobFunction, model: type[BaseModel] | None) -> BatchJob[Any, Any]:
+    """The job with the decorator's model; the model is named once, on the decorator."""
+    if not isinstance(job, BatchJob):
+        raise dg.Failure(f"{fn.__name__} must return a BatchJob, not {type(job).__name__}", allow_retries=False)
+    if job.structured_output is not None and job.structured_output is not model:
+        raise dg.Failure(
+            f"{fn.__name__} returns a job for {job.structured_output.__name__}: name the model on @batchor_assets "
+            "(structured_output=…) instead",
+            allow_retries=False,
+        )
+    return replace(job, structured_output=model)
+
+
+@contextmanager
+def one_clear_failure() -> Iterator[None]:
+    """Turn an error of the engine, or a bad value, into a failure whose description is the error's own sentence."""
+    try:
+        yield
+    except (BatchorError, ValueError) as error:
+        raise dg.Failure(description=str(error), allow_retries=not isinstance(error, ValueError)) from error
+
+
+def adopt_signature(submit: Callable[..., Any], fn: JobFunction, resource_key: str) -> None:
+    """Give `submit` the name, docstring and parameters of `fn`, types resolved, plus `context` and our resource.
+
+    The resource is a parameter because Dagster refuses a decorator that names resources when `fn` takes some itself.
+    """
+    types = {"context": dg.AssetExecutionContext, resource_key: BatchorResource}
+    own = [one for one in inspect.signature(fn, eval_str=True).parameters.values() if one.name not in types]
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [*(inspect.Parameter(name, kind, annotation=hint) for name, hint in types.items()), *own]
+    submit.__name__, submit.__doc__, submit.__module__ = fn.__name__, fn.__doc__, fn.__module__
+    submit.__annotations__ = {one.name: one.annotation for one in parameters if one.annotation is not one.empty}
+    submit.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]

@@ -1,0 +1,86 @@
+"""What one sees of a run: the check, the columns, the keys; and what one must never see: the secret."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+
+from batchor_dagster import BatchorMetadataSet, BatchorResource, build_batchor_definitions
+from batchor_dagster.columns import column_schema
+from example_project.models import TicketTriage
+from tests.on_dagster.shop import FOUR_ROWS, Shop, materialized, tickets_asset, triage_assets
+
+
+def finished(shop: Shop, **options: object) -> dg.Definitions:
+    defs = shop.definitions([tickets_asset(FOUR_ROWS), triage_assets(**options)])
+    shop.materialize(defs, "tickets", "triage_batch")
+    shop.sandbox.finish()
+    return defs
+
+
+@pytest.mark.parametrize(("allowed", "passed"), [(0.25, True), (0.2, False), (0.0, False), (1.0, True)])
+def test_the_check_fails_above_its_share_of_failed_rows(shop: Shop, allowed: float, passed: bool) -> None:
+    (check,) = shop.materialize(finished(shop, max_failure_rate=allowed), "triage").get_asset_check_evaluations()
+    assert check.passed is passed
+    assert check.description == "1 of 4 rows failed (25.0%)"
+
+
+def test_a_blocking_check_stops_what_is_downstream(shop: Shop) -> None:
+    @dg.asset
+    def reader(triage: list) -> None: ...
+
+    defs = shop.definitions(
+        [tickets_asset(FOUR_ROWS), triage_assets(max_failure_rate=0.0, blocking_check=True), reader]
+    )
+    shop.materialize(defs, "tickets", "triage_batch")
+    shop.sandbox.finish()
+    result = shop.materialize(defs, "triage", "reader")
+    assert materialized(result, "triage")
+    assert not materialized(result, "reader")
+
+
+def test_the_check_runs_alone(shop: Shop) -> None:
+    defs = finished(shop)
+    job = dg.define_asset_job("only_check", selection=dg.AssetSelection.checks_for_assets("triage"))
+    job_def = dg.Definitions.merge(defs, dg.Definitions(jobs=[job])).resolve_job_def("only_check")
+    result = job_def.execute_in_process(instance=shop.instance)
+    assert [check.check_name for check in result.get_asset_check_evaluations()] == ["failure_rate"]
+    assert materialized(result, "triage") == []
+
+
+def test_the_column_schema_comes_from_the_model() -> None:
+    columns = {column.name: column for column in column_schema(TicketTriage).columns}
+    assert list(columns)[:5] == ["item_id", "status", "attempt_count", "error_class", "error_message"]
+    assert columns["refund_eur"].constraints.nullable
+    assert columns["summary"].description == "One sentence of at most 120 characters"
+    assert "output_text" in {column.name for column in column_schema(None).columns}
+
+
+def test_metadata_is_namespaced_and_reads_back() -> None:
+    told = BatchorMetadataSet(run_id="r", rows=3, hours_at_provider=0.5)
+    assert dict(told) == {"batchor/run_id": "r", "batchor/rows": 3, "batchor/hours_at_provider": 0.5}
+    event = dg.AssetMaterialization("a", metadata={**told, "other": 1})
+    assert BatchorMetadataSet.extract(event.metadata) == told
+
+
+def test_the_key_is_neither_printed_nor_in_the_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOP_KEY", "sk-very-secret")
+    batchor = BatchorResource(store_url="sqlite:///runs.sqlite3", api_key=dg.EnvVar("SHOP_KEY"))
+    defs = build_batchor_definitions(assets=[tickets_asset(FOUR_ROWS), triage_assets()], resources={"batchor": batchor})
+    job = defs.resolve_implicit_global_asset_job_def()
+    assert "sk-very-secret" not in str(job.get_job_snapshot())
+    assert "sk-very-secret" not in repr(batchor)
+    literal = BatchorResource(store_url="sqlite:///runs.sqlite3", api_key="sk-very-secret")
+    assert "sk-very-secret" not in repr(literal)
+    assert "sk-very-secret" not in str(literal)
+
+
+def test_definitions_need_the_resource() -> None:
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match="under the key 'batchor'"):
+        build_batchor_definitions(assets=[triage_assets()], resources={})
+
+
+def test_definitions_can_be_loaded_and_checked() -> None:
+    batchor = BatchorResource(store_url="sqlite:///runs.sqlite3")
+    defs = build_batchor_definitions(assets=[tickets_asset(FOUR_ROWS), triage_assets()], resources={"batchor": batchor})
+    dg.Definitions.validate_loadable(defs)

@@ -1,0 +1,218 @@
+"""The polling sensor: a tick looks, reports once and asks; it never does the work itself."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from batchor_dagster import BatchorMetadataSet, build_batchor_polling_sensor
+from batchor_dagster.ledger import Ledger, Watch
+from batchor_dagster.tick import Tick
+from tests.on_dagster.shop import (
+    DAY,
+    FOUR_ROWS,
+    NEXT_DAY,
+    Shop,
+    days,
+    failure_of,
+    materialized,
+    tickets_asset,
+    triage_assets,
+)
+
+
+def requests_of(result: dg.SensorResult) -> Sequence[dg.RunRequest]:
+    return result.run_requests or []
+
+
+def submitted(shop: Shop) -> dg.Definitions:
+    defs = shop.definitions()
+    assert shop.materialize(defs, "tickets", "triage_batch").success
+    return defs
+
+
+def note_run(shop: Shop, request: dg.RunRequest, status: dg.DagsterRunStatus) -> None:
+    """Record a run for this request, as the daemon does when it launches one."""
+    run = dg.DagsterRun(job_name="__ASSET_JOB", run_id=str(uuid.uuid4()), status=status, tags=dict(request.tags))
+    shop.instance.add_run(run)
+
+
+def test_a_tick_without_runs_asks_for_nothing(shop: Shop) -> None:
+    result = shop.tick(shop.definitions())
+    assert not requests_of(result)
+    assert result.skip_reason
+    assert result.skip_reason.skip_message == "No run is in flight."
+
+
+def test_a_tick_while_the_provider_works_reports_progress_and_asks_for_nothing(shop: Shop) -> None:
+    defs = submitted(shop)
+    result = shop.tick(defs)
+    assert not requests_of(result)
+    told = BatchorMetadataSet.extract(result.asset_events[0].metadata)
+    assert (told.rows, told.answered, told.progress_percent) == (4, 0, 0.0)
+
+
+def test_progress_is_observed_once_per_change(shop: Shop) -> None:
+    defs = submitted(shop)
+    first = shop.tick(defs)
+    again = shop.tick(defs, first.cursor)
+    without_cursor = shop.tick(defs)
+    assert [len(tick.asset_events) for tick in (first, again, without_cursor)] == [1, 0, 0]
+
+
+def test_a_tick_downloads_nothing(shop: Shop) -> None:
+    defs = submitted(shop)
+    shop.sandbox.finish()
+    shop.tick(defs)
+    assert not [call for call in shop.sandbox.journal() if "content" in str(call)]
+
+
+def test_an_ended_batch_is_asked_for_with_a_run_key_of_run_and_revision(shop: Shop) -> None:
+    defs = submitted(shop)
+    shop.sandbox.finish()
+    (request,) = requests_of(shop.tick(defs))
+    info = shop.infos()[0]
+    assert request.run_key == f"{info.run_id}:{info.revision}"
+    assert request.tags["batchor/sensor"] == "batchor_polling_sensor"
+    assert request.tags["batchor/run_id"] == info.run_id
+    assert "collect" in request.tags["batchor/reason"]
+    assert request.asset_selection == [dg.AssetKey("triage")]
+
+
+def test_ticks_that_overlap_ask_with_the_same_run_key(shop: Shop) -> None:
+    defs = submitted(shop)
+    shop.sandbox.finish()
+    keys = {requests_of(shop.tick(defs))[0].run_key for _ in range(3)}
+    assert len(keys) == 1
+
+
+def test_the_requested_run_materializes_and_the_sensor_is_done(shop: Shop) -> None:
+    defs = submitted(shop)
+    shop.sandbox.finish()
+    tick = shop.tick(defs)
+    result = shop.obey(defs, requests_of(tick)[0])
+    assert len(materialized(result, "triage")) == 1
+    assert result.get_asset_check_evaluations()[0].passed
+    after = shop.tick(defs, tick.cursor)
+    assert not requests_of(after)
+    assert not requests_of(shop.tick(defs))
+
+
+def test_partitions_are_asked_for_one_by_one(shop: Shop) -> None:
+    defs = shop.definitions([tickets_asset(FOUR_ROWS, days), triage_assets(partitions_def=days)])
+    for day in (DAY, NEXT_DAY):
+        shop.materialize(defs, "tickets", "triage_batch", partition_key=day)
+    shop.sandbox.finish()
+    result = shop.tick(defs)
+    assert {request.partition_key for request in requests_of(result)} == {DAY, NEXT_DAY}
+    assert {event.partition for event in result.asset_events} == {DAY, NEXT_DAY}
+
+
+def test_a_run_under_way_is_not_asked_for_again(shop: Shop) -> None:
+    defs = submitted(shop)
+    shop.sandbox.finish()
+    (request,) = requests_of(shop.tick(defs))
+    note_run(shop, request, dg.DagsterRunStatus.STARTED)
+    assert not requests_of(shop.tick(defs))
+
+
+def test_a_failed_run_is_asked_for_again_under_another_key(shop: Shop) -> None:
+    defs = submitted(shop)
+    shop.sandbox.finish()
+    (request,) = requests_of(shop.tick(defs))
+    note_run(shop, request, dg.DagsterRunStatus.FAILURE)
+    (again,) = requests_of(shop.tick(defs))
+    assert again.run_key == f"{request.run_key}:1"
+
+
+def test_a_run_that_ended_elsewhere_is_delivered(shop: Shop) -> None:
+    defs = submitted(shop)
+    shop.sandbox.finish()
+    with shop.runner() as runner:
+        runner.get_run(shop.infos()[0].run_id).wait(timeout=10)
+    tick = shop.tick(defs)
+    (request,) = requests_of(tick)
+    assert request.tags["batchor/reason"] == "deliver"
+    assert len(materialized(shop.obey(defs, request), "triage")) == 1
+    assert not requests_of(shop.tick(defs, tick.cursor))
+
+
+def test_a_run_without_one_answer_turns_red_once(shop: Shop) -> None:
+    empty = [{"id": name, "body": ""} for name in "ab"]
+    defs = shop.definitions([tickets_asset(empty), triage_assets()])
+    shop.materialize(defs, "tickets", "triage_batch")
+    shop.sandbox.finish()
+    tick = shop.tick(defs)
+    result = shop.obey(defs, requests_of(tick)[0])
+    assert "All 2 rows" in failure_of(result)
+    assert not requests_of(shop.tick(defs, tick.cursor))
+    assert not requests_of(shop.tick(defs))
+
+
+@pytest.mark.parametrize("cursor", ["", "not json", "[]", '{"settled_until": "soon"}', '{"seen": 3}'])
+def test_any_cursor_will_do(shop: Shop, cursor: str) -> None:
+    defs = submitted(shop)
+    shop.sandbox.finish()
+    assert len(requests_of(shop.tick(defs, cursor))) == 1
+
+
+def test_the_cursor_stays_small(shop: Shop) -> None:
+    defs = submitted(shop)
+    assert len(shop.tick(defs).cursor or "") < 1000
+
+
+def test_a_provider_that_does_not_answer_fails_no_tick(shop: Shop) -> None:
+    defs = submitted(shop)
+    shop.sandbox.stop()
+    result = shop.tick(defs)
+    assert not requests_of(result)
+
+
+def test_assets_of_others_are_not_watched(shop: Shop) -> None:
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match="pass what @batchor_assets returned"):
+        build_batchor_polling_sensor(assets=[tickets_asset(FOUR_ROWS)])
+    sensor = build_batchor_polling_sensor(assets=[tickets_asset(FOUR_ROWS), triage_assets()], name="mine")
+    assert sensor.name == "mine"
+    assert sensor.minimum_interval_seconds == 30
+    assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
+
+
+def test_a_tick_has_the_grpc_limit_less_a_margin(monkeypatch: pytest.MonkeyPatch) -> None:
+    from batchor_dagster.sensors import tick_seconds
+
+    monkeypatch.delenv("DAGSTER_GRPC_TIMEOUT_SECONDS", raising=False)
+    told: dict[str, Any] = {}
+    for limit in ("", "120", "10"):
+        monkeypatch.setenv("DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS", limit)
+        told[limit] = tick_seconds()
+    assert told == {"": 40.0, "120": 100.0, "10": 5.0}
+
+
+def test_a_tick_that_runs_out_of_time_forgets_nobody(shop: Shop) -> None:
+    defs = submitted(shop)
+    shop.sandbox.finish()
+    info = shop.infos()[0]
+    with shop.runner() as runner:
+        runner.get_run(info.run_id).wait(timeout=10)
+        watch = Watch("batchor_polling_sensor", {"triage": dg.AssetKey("triage")}, 30)
+        with dg.build_sensor_context(instance=shop.instance) as context:
+            late = Tick(Ledger(shop.instance, watch), context, runner, deadline=0.0).run()
+    assert not requests_of(late)
+    assert len(requests_of(shop.tick(defs, late.cursor))) == 1
+
+
+def test_observations_above_the_limit_come_with_the_next_ticks(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchor_dagster.tick.MAX_OBSERVATIONS", 1)
+    defs = shop.definitions([tickets_asset(FOUR_ROWS, days), triage_assets(partitions_def=days)])
+    for day in (DAY, NEXT_DAY):
+        shop.materialize(defs, "tickets", "triage_batch", partition_key=day)
+    first = shop.tick(defs)
+    second = shop.tick(defs, first.cursor)
+    third = shop.tick(defs, second.cursor)
+    told = [{event.partition for event in tick.asset_events} for tick in (first, second, third)]
+    assert [len(days_told) for days_told in told] == [1, 1, 0]
+    assert told[0] | told[1] == {DAY, NEXT_DAY}
