@@ -116,6 +116,7 @@ def check_item(item: object) -> tuple[str | None, bytes]:
         raise TypeError(f"item_id must be a string, not {type(item.item_id).__name__} ({item.item_id!r})")
     if not item.item_id:
         raise ValueError("item_id must not be empty: it is the key of the result")
+    _check_text(item.item_id)
     metadata = _metadata_json(item)
     payload = _json(item.payload, item.item_id, "payload")
     return metadata, f"{payload}\0{metadata or ''}".encode("utf-8", "surrogatepass")
@@ -129,8 +130,23 @@ def _metadata_json(item: BatchItem[Any]) -> str | None:
     return _json(item.metadata, item.item_id, "metadata") if item.metadata else None
 
 
+def _is_whole(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_text(item_id: str) -> None:
+    if not _is_whole(item_id):
+        raise ValueError(f"item_id {item_id!r} holds half a character (a lone surrogate); no store can keep it")
+
+
 def _json(value: Any, item_id: str, what: str) -> str:
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        # A lone surrogate survives only as an escape.
+        return text if text.isascii() or _is_whole(text) else json.dumps(value, separators=(",", ":"))
     except (TypeError, ValueError) as error:
         raise TypeError(f"item {item_id!r}: {what} cannot be written as JSON ({error})") from None

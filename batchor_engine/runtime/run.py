@@ -13,6 +13,8 @@ from batchor_engine.core.records import RunRecord
 from batchor_engine.core.summary import batch_info, summarize
 from batchor_engine.errors import RunNotFinishedError
 from batchor_engine.models import (
+    ArtifactExportResult,
+    ArtifactPruneResult,
     BatchInfo,
     BatchResultItem,
     RunSnapshot,
@@ -23,8 +25,9 @@ from batchor_engine.models import (
 )
 from batchor_engine.runtime import control, steps
 from batchor_engine.runtime.advance import read_run
-from batchor_engine.runtime.export import export_terminal
+from batchor_engine.runtime.export import export_artifacts, export_terminal, failures_table, write_parquet
 from batchor_engine.runtime.host import Host, policies_of
+from batchor_engine.runtime.prune import prune_artifacts
 from batchor_engine.runtime.readback import failure_counts, iter_results, read_page
 from batchor_engine.states import RUN_TERMINAL, RunControlState, RunLifecycleStatus
 
@@ -166,6 +169,33 @@ class Run:
             limit=limit,
             structured=policies_of(run).model_home is not None,
         )
+
+    def export_artifacts(self, destination_dir: str | Path) -> ArtifactExportResult:
+        """Copy everything the run consists of to `destination_dir`/<run_id>, with results.jsonl and a manifest.
+
+        RunNotFinishedError before the end; a recorded file that is gone is a FileNotFoundError.
+        """
+        return export_artifacts(self._runner.host, self._record(), destination_dir)
+
+    def prune_artifacts(self, *, include_raw_output_artifacts: bool = False) -> ArtifactPruneResult:
+        """Delete request files, and with the flag raw answers that an export holds; results stay readable.
+
+        RunNotFinishedError before the end; ValueError where raw answers are not safe in an export. A pruned run cannot
+        retry_failed() any more.
+        """
+        return prune_artifacts(
+            self._runner.host, self._record(), include_raw_output_artifacts=include_raw_output_artifacts
+        )
+
+    def write_parquet(self, path: str | Path, *, rows_per_file: int | None = None) -> Path:
+        """Write to_arrow()'s columns to a Parquet file, or with `rows_per_file` to a directory of them; a few rows in
+        memory at a time, and nothing half-written at `path`."""
+        host, run = self._runner.host, self._record()
+        return write_parquet(host, run, self._model(), path, rows_per_file=rows_per_file)
+
+    def failures(self) -> Any:
+        """A pyarrow.Table of the items that failed for good: id, class, message, attempts, raw error, metadata."""
+        return failures_table(self._runner.host, self._record())
 
     def to_arrow(self) -> Any:
         """A pyarrow.Table with one row per terminal item: item_id, status, attempts, error, then the model's fields."""

@@ -22,6 +22,8 @@ from batchor_engine.errors import RunMismatchError
 from batchor_engine.events import Observer
 from batchor_engine.job import BatchJob
 from batchor_engine.models import (
+    ArtifactExportResult,
+    ArtifactPruneResult,
     JSONObject,
     PollReport,
     RunInfo,
@@ -208,6 +210,12 @@ class BatchRunner:
         return self.get_run(run_id).export_terminal_results(
             destination, after_sequence=after_sequence, append=append, limit=limit
         )
+
+    def export_artifacts(self, run_id: str, *, destination_dir: str | Path) -> ArtifactExportResult:
+        return self.get_run(run_id).export_artifacts(destination_dir)
+
+    def prune_artifacts(self, run_id: str, *, include_raw_output_artifacts: bool = False) -> ArtifactPruneResult:
+        return self.get_run(run_id).prune_artifacts(include_raw_output_artifacts=include_raw_output_artifacts)
 
     # --- looking after many
 

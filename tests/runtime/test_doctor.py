@@ -301,9 +301,7 @@ def test_a_request_file_that_no_batch_uses_is_deleted_on_request(world: World) -
     assert doctor(runner.host).findings == ()
 
 
-def test_without_a_key_the_provider_is_not_asked_and_it_says_so(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_key_the_provider_is_not_asked_and_it_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     finished(world)
     keyless = world.runner(connection=OpenAIConnection(base_url=world.sandbox.base_url))

@@ -60,6 +60,7 @@ def rendered(world: World, **options: Any) -> tuple[Any, list[str]]:
         ([BatchItem("a", 1, {"k": object()})], TypeError, "'a'.*metadata"),
         ([BatchItem("a", 1, {"batchor_lineage": "x"})], TypeError, "batchor_lineage"),
         (["a"], TypeError, "BatchItem"),
+        ([BatchItem("\ud83d", 1)], ValueError, "surrogate"),
         ([BatchItem("a", 1), BatchItem("a", 2)], DuplicateItemError, "'a'"),
     ],
 )
@@ -232,3 +233,9 @@ def test_prompts_leave_the_store_and_no_secret_enters_it(world: World) -> None:
         if path.is_file():
             assert b"sk-test" not in path.read_bytes()
             assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_metadata_with_half_a_character_comes_back_as_it_was(world: World) -> None:
+    items = [BatchItem("a", 1, {"k": "half \ud83d"}), BatchItem("b", 1, {"k": "whole 🦆"})]
+    results = world.runner().run_and_wait(world.job(items)).results()
+    assert [result.metadata for result in results] == [item.metadata for item in items]

@@ -303,13 +303,15 @@ def test_a_symlink_out_of_the_root_is_found_before_anything_is_deleted(world: Wo
     victim = root / runner.storage.parts(record(runner, "r").pk)[-1].key
     outside.mkdir()
     (outside / "precious").write_text("mine")
-    victim.unlink()
+    victim.rename(outside / "original")
     victim.symlink_to(outside / "precious")
     before = everything(runner)
     with pytest.raises(ValueError, match="symlink"):
         prune(runner)
     assert everything(runner) == before
     assert (outside / "precious").read_text() == "mine"
+    victim.unlink()
+    (outside / "original").rename(victim)
 
 
 # --- killed on the way
