@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from batchor_engine.core.records import ItemRow, Lease, RunRecord, SegmentRecord
 from batchor_engine.core.segment import SegmentRow
+from batchor_engine.ports.artifacts import ArtifactStore
 from batchor_engine.ports.state import StateStore
 from batchor_engine.results.merge import MergeInput, merge_by_index
 from batchor_engine.results.segments import read_rows
@@ -159,10 +160,11 @@ def _of_one_row(row: ItemRow, results: list[SegmentRow]) -> Iterator[str]:
 def _missing_files(host: Host, run: RunRecord) -> Iterator[Diagnosis]:
     artifacts, files = host.artifacts(run), files_of(host.store, run)
     there = set(run_keys(artifacts, run))
+    odd: list[str] = []
 
     def missing(keys: Iterable[str]) -> list[str]:
         # A store that cannot list is asked for each file.
-        return [key for key in keys if key not in there and not present(artifacts, key)]
+        return [key for key in keys if key not in there and not _is_present(artifacts, key, odd)]
 
     if lost := missing(files.segments):
         message = f"{named(lost)} with results are gone from {artifacts.location}: bring them back from a copy"
@@ -177,6 +179,17 @@ def _missing_files(host: Host, run: RunRecord) -> Iterator[Diagnosis]:
     if lost := missing(files.raw):
         message = f"{named(lost)} of the provider are gone: results stay readable, without raw_response"
         yield Diagnosis(Finding("missing_file", message, run.run_id, Severity.NOTE))
+    for message in odd:
+        yield Diagnosis(Finding("odd_file", message, run.run_id))
+
+
+def _is_present(artifacts: ArtifactStore, key: str, odd: list[str]) -> bool:
+    """Whether a file is there; one that is a folder or leads out of the root is there and odd."""
+    try:
+        return present(artifacts, key)
+    except (ValueError, IsADirectoryError) as error:
+        odd.append(str(error))
+        return True
 
 
 def _orphan_files(host: Host, run: RunRecord) -> Iterator[Diagnosis]:

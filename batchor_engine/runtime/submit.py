@@ -17,13 +17,14 @@ from batchor_engine.core.budget import Allowance, allowance
 from batchor_engine.core.identity import input_file_name, remote_metadata
 from batchor_engine.core.packing import Packed, PackLimits, pack_rows, part_load, whole_rest
 from batchor_engine.core.records import Backoff, BatchRecord, ItemRow, Lease, NewBatch, PartRecord, RunRecord
-from batchor_engine.errors import ApiKeyMissingError, ProviderError, ProviderErrorKind
+from batchor_engine.errors import ApiKeyMissingError, LeaseLostError, ProviderError, ProviderErrorKind
 from batchor_engine.ports.providers import BatchProvider
 from batchor_engine.ports.state import StateStore, iter_items
 from batchor_engine.runtime.host import Host, RunPolicies, pause_for, policies_of
 from batchor_engine.runtime.segments import failed_row, write_segment
 from batchor_engine.runtime.sidecar import with_metadata
 from batchor_engine.runtime.staging import staged
+from batchor_engine.runtime.twins import cancel_twins
 from batchor_engine.states import BatchState, ItemStatus, RunControlState
 
 log = logging.getLogger("batchor_engine")
@@ -200,7 +201,15 @@ def create(work: Submission, batch: BatchRecord) -> bool:
         _create_failed(work, batch, error)
         return False
     work.host.reached("submit.created")
-    return confirm(work, batch, str(remote["id"]), str(remote.get("status") or "validating"))
+    try:
+        landed = confirm(work, batch, str(remote["id"]), str(remote.get("status") or "validating"))
+    except LeaseLostError:
+        # We slept past our lease with the call on its way. If its new owner made a batch of its own, ours is a twin.
+        cancel_twins(work.host, work.provider, [remote])
+        raise
+    if not landed:
+        cancel_twins(work.host, work.provider, [remote])
+    return landed
 
 
 def confirm(work: Submission, batch: BatchRecord, provider_batch_id: str, status: str) -> bool:
