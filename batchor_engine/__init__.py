@@ -13,6 +13,8 @@ from batchor_engine.config import (
     ProviderConfig,
     ProviderKind,
 )
+from batchor_engine.core.costs import Cost
+from batchor_engine.core.remote_files import RemoteCleanup
 from batchor_engine.core.strict_schema import default_schema_name, model_output_schema
 from batchor_engine.errors import (
     ApiKeyMissingError,
@@ -69,6 +71,9 @@ from batchor_engine.ports.state import StateStore
 from batchor_engine.providers.openai import OpenAIBatchProvider, resolve_openai_api_key
 from batchor_engine.providers.registry import ProviderRegistry, build_default_provider_registry
 from batchor_engine.results.frames import ColumnDescription, column_descriptions
+from batchor_engine.runtime.doctor import DoctorReport
+from batchor_engine.runtime.estimate import JobPlan
+from batchor_engine.runtime.housekeeping import DeletedRun, RunHasLiveBatchesError, RunPage
 from batchor_engine.runtime.run import Run
 from batchor_engine.runtime.runner import BatchRunner
 from batchor_engine.sources.composite import CompositeItemSource
@@ -99,13 +104,17 @@ __all__ = [
     "ChunkPolicy",
     "ColumnDescription",
     "CompositeItemSource",
+    "Cost",
     "CsvItemSource",
     "DataFrameItemSource",
+    "DeletedRun",
+    "DoctorReport",
     "DuplicateItemError",
     "IndexedBatchItem",
     "ItemFailure",
     "ItemSource",
     "ItemStatus",
+    "JobPlan",
     "JsonlItemSource",
     "LocalArtifactStore",
     "MemoryStateStore",
@@ -128,16 +137,19 @@ __all__ = [
     "ProviderError",
     "ProviderKind",
     "ProviderRegistry",
+    "RemoteCleanup",
     "ResumableItemSource",
     "RetryPolicy",
     "Run",
     "RunControlState",
     "RunEvent",
+    "RunHasLiveBatchesError",
     "RunInfo",
     "RunIngestionSourceRequiredError",
     "RunLifecycleStatus",
     "RunMismatchError",
     "RunNotFinishedError",
+    "RunPage",
     "RunPausedError",
     "RunSnapshot",
     "RunSubmissionIndeterminateError",

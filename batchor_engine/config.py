@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 from batchor_engine.models import JSONObject, JSONValue
 
+_HOUR_SEC = 3600
+
 
 class ProviderKind(StrEnum):
     """Providers that come with the engine."""
@@ -166,18 +168,25 @@ class OpenAIProviderConfig(ProviderConfig):
     organization: str | None = None
     project: str | None = None
     request_options: JSONObject = field(default_factory=_no_options)
+    # Seconds after which the provider deletes a batch's output files by itself (1 hour to 30 days); None: its default.
+    output_expires_after_sec: int | None = None
     # Extra HTTP headers may hold credentials of a gateway, so they are treated like the key: never stored, never shown.
     headers: dict[str, str] = field(default_factory=dict[str, str], repr=False)
 
     _SECRET = frozenset({"api_key", "headers"})
     # Connection and cadence change nothing about the answers, so a resume does not compare them (API.md T5.13).
-    _NOT_COMPARED = frozenset({"request_timeout_sec", "poll_interval_sec", "base_url", "organization", "project"})
+    _NOT_COMPARED = frozenset(
+        {"request_timeout_sec", "poll_interval_sec", "base_url", "organization", "project", "output_expires_after_sec"}
+    )
 
     def __post_init__(self) -> None:
         _require(bool(self.model), "OpenAIProviderConfig.model must not be empty")
         _require(self.request_timeout_sec > 0, f"request_timeout_sec must be above 0, not {self.request_timeout_sec}")
         _require(self.poll_interval_sec > 0, f"poll_interval_sec must be above 0, not {self.poll_interval_sec}")
         object.__setattr__(self, "endpoint", OpenAIEndpoint(self.endpoint))
+        kept = self.output_expires_after_sec
+        in_range = kept is None or _HOUR_SEC <= kept <= 30 * 24 * _HOUR_SEC
+        _require(in_range, f"output_expires_after_sec must be between 1 hour and 30 days in seconds, not {kept}")
         check_base_url(self.base_url)
 
     @property
@@ -209,6 +218,7 @@ class OpenAIProviderConfig(ProviderConfig):
             _expect(known, name, str)
         _expect(known, "request_timeout_sec", int)
         _expect(known, "poll_interval_sec", (int, float))
+        _expect(known, "output_expires_after_sec", (int, type(None)))
         for name in ("reasoning_effort", "base_url", "organization", "project"):
             _expect(known, name, (str, type(None)))
         for name in ("enqueue_limits", "request_options", "headers"):

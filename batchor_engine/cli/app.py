@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from batchor_engine.cli.control import cancel, collect, pause, resolve, resume, retry_failed
+from batchor_engine.cli.keeping import export_artifacts, prune_artifacts
 from batchor_engine.cli.reading import list_runs, results, status
 from batchor_engine.cli.sandbox import sandbox
 from batchor_engine.cli.start import start
@@ -25,10 +26,23 @@ DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 _DEBUG = "--debug"
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-for command in (start, status, wait, results, pause, resume, cancel, collect, resolve, sandbox):
-    app.command()(command)
-app.command("list")(list_runs)
-app.command("retry-failed")(retry_failed)
+for name, command in {
+    "start": start,
+    "wait": wait,
+    "status": status,
+    "list": list_runs,
+    "results": results,
+    "pause": pause,
+    "resume": resume,
+    "cancel": cancel,
+    "collect": collect,
+    "retry-failed": retry_failed,
+    "resolve": resolve,
+    "export-artifacts": export_artifacts,
+    "prune-artifacts": prune_artifacts,
+    "sandbox": sandbox,
+}.items():
+    app.command(name)(command)
 
 
 @app.callback()

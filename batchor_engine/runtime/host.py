@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from batchor_engine.config import OpenAIConnection, ProviderConfig, ProviderKind
 from batchor_engine.core.records import RunRecord
+from batchor_engine.core.remote_files import RemoteCleanup
 from batchor_engine.errors import ModelResolutionError
 from batchor_engine.events import Observer, RunEvent
 from batchor_engine.job import BatchJob
@@ -47,6 +48,7 @@ class Host:
     sleep: Callable[[float], None]
     given_artifacts: ArtifactStore | None = None
     temp_root: str | Path | None = None
+    remote_cleanup: RemoteCleanup = RemoteCleanup.NONE
     # A create call may still be on its way to the provider this long after its own timeout.
     late_call_margin_sec: float = 30.0
     reached: Callable[[str], None] = field(default=lambda _name: None)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from batchor_engine.core.costs import Cost
 from batchor_engine.core.records import RunRecord
 from batchor_engine.core.summary import batch_info, summarize
 from batchor_engine.errors import RunNotFinishedError
@@ -25,6 +26,7 @@ from batchor_engine.models import (
 )
 from batchor_engine.runtime import control, steps
 from batchor_engine.runtime.advance import read_run
+from batchor_engine.runtime.costs import run_cost
 from batchor_engine.runtime.export import export_artifacts, export_terminal, failures_table, write_parquet
 from batchor_engine.runtime.host import Host, policies_of
 from batchor_engine.runtime.prune import prune_artifacts
@@ -213,6 +215,10 @@ class Run:
         """Tokens of every collected line so far, retried ones included."""
         segments = self._runner.host.store.segments(self._record().pk)
         return sum((segment.totals.usage for segment in segments), RunUsage())
+
+    def cost(self) -> Cost:
+        """What the collected lines cost, retried ones included, by a kept price list; an unknown price is said."""
+        return run_cost(self._runner.host, self._record())
 
     def failure_counts(self) -> dict[str, int]:
         """Items that failed for good, by error class."""

@@ -16,6 +16,7 @@ from batchor_engine.artifacts.local import LocalArtifactStore
 from batchor_engine.config import OpenAIConnection, ProviderConfig
 from batchor_engine.core.identity import check_batch_metadata, check_run_id, config_differences, new_run_id
 from batchor_engine.core.records import NewRun, RunRecord
+from batchor_engine.core.remote_files import RemoteCleanup
 from batchor_engine.core.strict_schema import model_output_schema, schema_hash
 from batchor_engine.core.summary import summarize
 from batchor_engine.errors import RunMismatchError
@@ -35,14 +36,18 @@ from batchor_engine.ports.providers import BatchProvider
 from batchor_engine.ports.state import StateStore
 from batchor_engine.providers.registry import ProviderRegistry, build_default_provider_registry
 from batchor_engine.runtime.advance import advance_held, read_run
+from batchor_engine.runtime.doctor import DoctorReport, doctor
 from batchor_engine.runtime.due import run_infos
+from batchor_engine.runtime.estimate import JobPlan, estimate
 from batchor_engine.runtime.feed import check_same_rows, check_same_source, first_position
 from batchor_engine.runtime.hold import held, run_lease
 from batchor_engine.runtime.host import Host
+from batchor_engine.runtime.housekeeping import DeletedRun, RunPage, delete_run, list_runs
 from batchor_engine.runtime.poll import poll
 from batchor_engine.runtime.run import Run
 from batchor_engine.runtime.steps import stop_after
 from batchor_engine.runtime.tidy import tidy
+from batchor_engine.states import RunControlState, RunLifecycleStatus
 from batchor_engine.storage.registry import StorageRegistry, build_default_storage_registry, open_store
 
 _PAGE = 500
@@ -53,6 +58,7 @@ class BatchRunner:
 
     `storage` is a store, a registered kind ("sqlite", "memory"), a URL ("sqlite:///runs.sqlite3"), or None for
     ~/.batchor/default.sqlite3. `connection` supplies key, URL and account where a job's config leaves them open.
+    `remote_cleanup` says which of a batch's files are deleted at the provider once its answers are safe here.
     """
 
     def __init__(
@@ -68,6 +74,7 @@ class BatchRunner:
         temp_root: str | Path | None = None,
         artifacts_url: str | Path | None = None,
         connection: OpenAIConnection | None = None,
+        remote_cleanup: RemoteCleanup | str = RemoteCleanup.NONE,
     ) -> None:
         self._registry = provider_registry or build_default_provider_registry()
         stores = storage_registry or build_default_storage_registry(provider_registry=self._registry)
@@ -81,11 +88,21 @@ class BatchRunner:
             sleep=sleep or time.sleep,
             given_artifacts=artifact_store,
             temp_root=temp_root if temp_root is not None else _local_root(artifacts_url),
+            remote_cleanup=RemoteCleanup(remote_cleanup),
         )
 
     @property
     def storage(self) -> StateStore:
         return self.host.store
+
+    # --- before a cent is spent
+
+    def plan(self, job: BatchJob[Any, Any], *, sample: int = 3) -> JobPlan:
+        """What a job would send: rows, files, tokens, cost range, rows too large, schema verdict, `sample` requests.
+
+        Stores nothing, calls nobody, needs no key. ValueError for a generator, which planning would use up.
+        """
+        return estimate(self.host, job, sample=sample)
 
     # --- starting
 
@@ -231,6 +248,28 @@ class BatchRunner:
                 break
             before = page[-1].pk
         return found
+
+    def list_runs(
+        self,
+        *,
+        status: RunLifecycleStatus | RunControlState | str | None = None,
+        labels: Mapping[str, str] | None = None,
+        limit: int = 100,
+        before: int | None = None,
+    ) -> RunPage:
+        """A page of runs, newest first; go on with `before=page.next_before`."""
+        return list_runs(self.host, status=status, labels=labels, limit=limit, before=before)
+
+    def delete_run(self, run_id: str, *, force: bool = False, remote: bool = False) -> DeletedRun:
+        """Forget a run and its files, with `remote` also those at the provider; needs no live batch unless `force`."""
+        return delete_run(self.host, run_id, force=force, remote=remote)
+
+    def doctor(self, *, repair: bool = False, provider: bool = True, deep: bool = False) -> DoctorReport:
+        """Check every run against its files and, with `provider`, against what the provider has.
+
+        With `repair` mend what is safe to mend: counters, budgets, orphan files. Rows and money are never touched.
+        """
+        return doctor(self.host, repair=repair, provider=provider, deep=deep)
 
     def poll(self, *, deadline: float | None = None) -> PollReport:
         """Look at every active batch of the store in a few cheap calls; downloads and submits nothing."""

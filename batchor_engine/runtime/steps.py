@@ -6,11 +6,14 @@ Law: the loop sleeps only when a round changed nothing, and never past its deadl
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from batchor_engine.core.polling import cadence_sec
 from batchor_engine.core.records import RunRecord
+from batchor_engine.core.remote_files import RemoteCleanup
 from batchor_engine.errors import (
     OtherAccountError,
+    ProviderError,
     RunIngestionSourceRequiredError,
     RunPausedError,
     RunSubmissionIndeterminateError,
@@ -19,6 +22,7 @@ from batchor_engine.runtime.advance import advance, read_run
 from batchor_engine.runtime.collect import collect_ended
 from batchor_engine.runtime.host import Host
 from batchor_engine.runtime.poll import poll
+from batchor_engine.runtime.remote_cleanup import clean_remote
 from batchor_engine.runtime.tidy import tidy
 from batchor_engine.states import BatchState, ItemStatus, RunControlState
 
@@ -39,9 +43,16 @@ def refresh(host: Host, run_id: str, seconds: float | None = None) -> None:
     run = read_run(host, run_id)
     if not run.is_finished and run.control is not RunControlState.PAUSED:
         poll(host, run_pk=run.pk, stop=stop)
-        collect_ended(host, run, stop=stop)
+        _collect(host, run, stop)
         advance(host, run_id, stop)
     tidy(host, run_id)
+
+
+def _collect(host: Host, run: RunRecord, stop: Stop) -> None:
+    """Collect what ended; then let go of remote files as the runner's policy says, as well as can be."""
+    if collect_ended(host, run, stop=stop) and host.remote_cleanup is not RemoteCleanup.NONE:
+        with suppress(ProviderError):
+            clean_remote(host, run, host.remote_cleanup)
 
 
 def advance_only(host: Host, run_id: str, seconds: float | None = None) -> None:
@@ -54,7 +65,7 @@ def collect_only(host: Host, run_id: str) -> None:
     run = read_run(host, run_id)
     if not run.is_finished:
         poll(host, run_pk=run.pk, paused_too=True)
-        collect_ended(host, run)
+        _collect(host, run, lambda: False)
     if read_run(host, run_id).control is RunControlState.CANCEL_REQUESTED:
         advance(host, run_id, lambda: False)
     tidy(host, run_id)

@@ -155,6 +155,16 @@ def test_pruned_files_are_not_missed(world: World) -> None:
     assert doctor(runner.host, deep=True).findings == ()
 
 
+def test_a_file_that_leads_out_of_the_root_is_a_problem(world: World) -> None:
+    runner = finished(world)
+    path, outside = file_of(world, "requests_*.jsonl"), world.folder / "outside"
+    path.rename(outside)
+    path.symlink_to(outside)
+    report = doctor(runner.host, repair=True)
+    assert checks(report) == [("odd_file", "problem", False)]
+    assert path.is_symlink()
+
+
 def test_orphans_of_a_finished_run_are_deleted_on_request(world: World) -> None:
     runner = finished(world)
     orphan = file_of(world, "*.parquet").with_name("nobody.parquet")

@@ -149,9 +149,9 @@ def test_duplicate_ids_are_found_before_a_run_is_begun(world: World) -> None:
     assert not found.can_start
 
 
-def test_ids_that_no_database_can_hold_as_text_are_still_told_apart(world: World) -> None:
-    found = plan(world, world.job([BatchItem("\ud800", 1), BatchItem("\ud801", 1), BatchItem("\ud800", 2)]))
-    assert found.duplicate_count == 1
+def test_an_id_that_no_store_can_hold_is_refused_as_start_refuses_it(world: World) -> None:
+    with pytest.raises(ValueError, match="surrogate"):
+        plan(world, world.job([BatchItem("\ud800", 1)]))
 
 
 def test_a_model_that_cannot_be_strict_blocks_and_names_the_path(world: World) -> None:
