@@ -127,7 +127,7 @@ class BatchRunner:
             self.host.provider(job.provider_config).check_ready()
         with held(self.storage, run_lease(run_id)) as lease:
             if lease is None:
-                return self._join_busy(run_id, config)
+                return self._join_busy(run_id, job, config)
             created = self._open_run(run_id, job, config, labels or {})
             self.host.attach(run_id, job)
             self.host.emit(read_run(self.host, run_id), "run_created" if created else "run_resumed")
@@ -144,11 +144,13 @@ class BatchRunner:
         """start() and wait()."""
         return self.start(job, run_id=run_id).wait()
 
-    def _join_busy(self, run_id: str, config: JSONObject) -> Run:
-        """Another worker has the run: say so only where it is a different job."""
+    def _join_busy(self, run_id: str, job: BatchJob[Any, Any], config: JSONObject) -> Run:
+        """Another worker has the run: check that it is this job, and stand ready to go on when that worker stops."""
         run = self.storage.run(run_id)
         if run is not None:
             _check_same_config(run, config)
+            self._check_source(run, job)
+            self.host.attach(run_id, job)
             return self.get_run(run_id)
         raise RunMismatchError(f"Run {run_id!r} is just being created by another worker: try again.")
 

@@ -20,6 +20,7 @@ from batchor_engine.errors import (
 )
 from batchor_engine.runtime.advance import advance, read_run
 from batchor_engine.runtime.collect import collect_ended
+from batchor_engine.runtime.hold import held, run_lease
 from batchor_engine.runtime.host import Host
 from batchor_engine.runtime.poll import poll
 from batchor_engine.runtime.remote_cleanup import clean_remote
@@ -109,11 +110,18 @@ def _check_can_go_on(host: Host, run: RunRecord) -> None:
     _check_account(host, run)
     if run.control is RunControlState.CANCEL_REQUESTED:
         return
-    if not run.ingest.finished and host.job_of(run.run_id) is None and not run.live_batches and not _to_send(run):
+    idle = not run.live_batches and not _to_send(run)
+    if not run.ingest.finished and host.job_of(run.run_id) is None and idle and not _is_busy(host, run):
         raise RunIngestionSourceRequiredError(run.run_id)
     stuck = host.store.batches(run_pk=run.pk, states={BatchState.INDETERMINATE})
     if stuck and run.live_batches == len(stuck) and not _to_send(run):
         raise RunSubmissionIndeterminateError(run.run_id, stuck[0].intent_id)
+
+
+def _is_busy(host: Host, run: RunRecord) -> bool:
+    """Whether another worker, who may have the source, is at work on the run."""
+    with held(host.store, run_lease(run.run_id)) as lease:
+        return lease is None
 
 
 def _check_account(host: Host, run: RunRecord) -> None:

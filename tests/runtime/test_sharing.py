@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from batchor_engine import BatchItem, ChunkPolicy, OpenAIEnqueueLimitConfig, OpenAIProviderConfig
 from batchor_engine.core.identity import INTENT_KEY
 from batchor_engine.ports.providers import RemoteBatchPage
 from batchor_engine.providers.openai import OpenAIBatchProvider
+from batchor_engine.testing import CrashError, CrashPoints
 
 from .conftest import World
 
@@ -33,6 +36,22 @@ def test_start_of_a_busy_run_returns_its_summary(world: World) -> None:
     before = world.stats()["calls_total"]
     assert world.runner().start(world.job(3), run_id="busy").summary().total_items == 3
     assert world.stats()["calls_total"] == before
+
+
+def test_a_job_that_met_a_busy_run_reads_on_when_the_other_worker_is_gone(world: World) -> None:
+    job = world.job(6, chunk_policy=ChunkPolicy(max_requests=3))
+    first = world.runner()
+    CrashPoints({"ingest.part_stored": 1}).install(first)
+    with pytest.raises(CrashError):
+        first.start(job, run_id="joined")
+    held = first.storage.acquire("run:joined", "somebody/else", 60.0)
+    assert not isinstance(held, str)
+    second = world.runner().start(world.job(6, chunk_policy=ChunkPolicy(max_requests=3)), run_id="joined")
+    assert second.summary().total_items == 3
+    with pytest.raises(TimeoutError):
+        world.runner().get_run("joined").wait(timeout=5)
+    first.storage.release(held)
+    assert len(second.wait().results()) == 6
 
 
 def test_a_lease_of_a_dead_owner_expires(world: World) -> None:
