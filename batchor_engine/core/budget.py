@@ -6,23 +6,56 @@ Law: a limit named by the provider wins over a larger one in the config, at the 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from batchor_engine.core.records import ScopeRecord
+
+# Our estimates may be this much lower than the provider's counting before we stop lowering the limit any further.
+_SMALLEST_SCALE = 1 / 1024
 
 
 @dataclass(frozen=True)
 class Allowance:
-    """Tokens for all runs of a scope together, and for one batch; None: unlimited."""
+    """Tokens for all runs of a scope together, for one batch, and for one row; None: unlimited."""
 
     total: int | None
     per_batch: int | None
+    per_row: int | None
+
+    def budget_for(self, items: int, tokens: int) -> int | None:
+        """What a batch is claimed against: a row that alone is above a lowered limit goes while nothing else is out."""
+        return self.total if self.total is None or items != 1 else max(self.total, tokens)
 
 
-def allowance(
-    effective: int | None, per_batch: int | None, *, learned_limit: int | None, target_ratio: float
-) -> Allowance:
-    learned = None if learned_limit is None else max(1, int(learned_limit * target_ratio))
-    total = _least(effective, learned)
-    return Allowance(total, _least(per_batch, total))
+def allowance(effective: int | None, per_batch: int | None, scope: ScopeRecord, *, target_ratio: float) -> Allowance:
+    """The configured limits, lowered by what the provider has said and by how far off our counting was.
+
+    A row is refused only by a limit that somebody named, never by our own caution.
+    """
+    learned = None if scope.learned_limit is None else max(1, int(scope.learned_limit * target_ratio))
+    total = _scaled(_least(effective, learned), scope.scale)
+    return Allowance(
+        total, _least(_scaled(per_batch, scope.scale), total), _least(per_batch, effective, scope.learned_limit)
+    )
+
+
+def after_refusal(scope: ScopeRecord, named: int | None, tokens: int) -> ScopeRecord:
+    """A batch of `tokens` (by our count) was above the limit, so that limit is known; `named` is the provider's word.
+
+    When nothing else of ours was enqueued, our count itself is too low, and the next batches are half as large.
+    """
+    learned = named or scope.learned_limit or tokens
+    scale = scope.scale if scope.reserved > 0 else max(_SMALLEST_SCALE, scope.scale / 2)
+    return replace(scope, learned_limit=learned, scale=scale)
+
+
+def after_success(scope: ScopeRecord) -> ScopeRecord:
+    """A batch went through: caution is taken back step by step."""
+    return replace(scope, scale=min(1.0, scope.scale * 1.25))
+
+
+def _scaled(limit: int | None, scale: float) -> int | None:
+    return None if limit is None else max(1, int(limit * scale))
 
 
 def _least(*limits: int | None) -> int | None:

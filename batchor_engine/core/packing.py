@@ -7,18 +7,22 @@ a limit is named, never sent.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from batchor_engine.core.records import BatchRange, ItemRow, PartRecord
 
 
 @dataclass(frozen=True)
 class PackLimits:
-    """What one batch may hold; tokens None: no budget."""
+    """What one batch may hold; tokens None: no budget. A single row may have `max_row_tokens`, where that is more."""
 
     max_requests: int
     max_bytes: int
     max_tokens: int | None = None
+    max_row_tokens: int | None = None
+
+    def for_one_row(self) -> PackLimits:
+        return replace(self, max_tokens=self.max_row_tokens or self.max_tokens)
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,13 @@ def pack_rows(rows: Iterable[ItemRow], limits: PackLimits, begun: Packed | None 
     """Add rows to a begun batch until one does not fit."""
     begun = begun or Packed()
     ranges, load, oversize = list(begun.ranges), begun.load, list(begun.oversize)
+    alone = limits.for_one_row()
     for row in rows:
         weight = row_load(row)
-        if not weight.within(limits):
+        if not weight.within(alone):
             oversize.append(row)
             continue
-        if not (load + weight).within(limits):
+        if load.items and not (load + weight).within(limits):
             return Packed(tuple(ranges), load, True, tuple(oversize))
         load += weight
         _add(ranges, _range_of(row, fresh=fresh))

@@ -330,8 +330,12 @@ class Lease:
 
 @dataclass(frozen=True)
 class ScopeRecord:
-    """Tokens enqueued by all runs of one provider, account and model, and the limit the provider taught us."""
+    """Tokens enqueued by all runs of one provider, account and model, and the limit the provider taught us.
+
+    `scale` (0 to 1) is how far the limits are lowered because our token counts turned out too low.
+    """
 
     name: str
     reserved: int
     learned_limit: int | None
+    scale: float = 1.0

@@ -221,8 +221,8 @@ class StateStore(ABC):
         """Budget in use and the learned limit of a scope."""
 
     @abstractmethod
-    def learn_limit(self, name: str, limit: int) -> None:
-        """Record the enqueued-token limit that the provider named."""
+    def learn(self, scope: ScopeRecord) -> None:
+        """Record the limit that the provider named, and how far our counting was off."""
 
     # --- files
 

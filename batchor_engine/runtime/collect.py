@@ -19,13 +19,14 @@ from pydantic_core import to_json
 
 from batchor_engine.artifacts import keys
 from batchor_engine.core.backoff import after_failure, after_progress, delay_sec
+from batchor_engine.core.budget import after_refusal, after_success
 from batchor_engine.core.identity import custom_id
 from batchor_engine.core.outcomes import Answer, BatchFailure, FileAnomalies, Missing, Outcome, Rejection
 from batchor_engine.core.parsing import parse_answer
 from batchor_engine.core.polling import observation
 from batchor_engine.core.records import Backoff, BatchRecord, ItemMove, ItemRow, Lease, RunRecord, Settlement
 from batchor_engine.core.segment import SegmentRow
-from batchor_engine.core.settle import BATCH_COMPLETED, QUOTA, Unanswered, Verdict, settle, unanswered
+from batchor_engine.core.settle import BATCH_COMPLETED, ENQUEUE_LIMIT, QUOTA, Unanswered, Verdict, settle, unanswered
 from batchor_engine.core.types import BatchRemoteRecord
 from batchor_engine.errors import ProviderError, ProviderErrorKind, StructuredOutputError
 from batchor_engine.models import JSONObject
@@ -219,12 +220,20 @@ def _apply(
         ),
     )
     work.host.reached("collect.settled")
-    if failure and failure.enqueued_token_limit:
-        store.learn_limit(batch.scope, failure.enqueued_token_limit)
+    _learn(work, failure)
     if failure and batch.input_file_id:
         # A loop of failing batches must not leave a remote file per turn behind.
         work.provider.delete_input_file(batch.input_file_id)
     _tell(work, tally, failure, index.anomalies)
+
+
+def _learn(work: Collection, failure: BatchFailure | None) -> None:
+    """Remember what this batch's end says about the scope's token limit."""
+    scope = work.host.store.scope(work.batch.scope)
+    if failure is not None and failure.error_class == ENQUEUE_LIMIT:
+        work.host.store.learn(after_refusal(scope, failure.enqueued_token_limit, work.batch.tokens))
+    elif failure is None and scope.scale < 1:
+        work.host.store.learn(after_success(scope))
 
 
 def _segment_rows(

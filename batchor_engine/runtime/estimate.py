@@ -299,7 +299,7 @@ def _allowance(host: Host, job: BatchJob[Any, Any], provider: BatchProvider) -> 
     return allowance(
         limits.effective_limit,
         limits.per_batch_limit,
-        learned_limit=host.store.scope(f"{provider.account_label}|{config.scope_model()}").learned_limit,
+        host.store.scope(f"{provider.account_label}|{config.scope_model()}"),
         target_ratio=limits.target_ratio,
     )
 

@@ -107,12 +107,13 @@ def has_room(host: Host, run: RunRecord) -> bool:
     if allowed.total is None:
         return True
     packed = plan_batch(work, partial=True)
-    return bool(packed.oversize) or work.store.scope(_scope(work)).reserved + packed.load.tokens <= allowed.total
+    budget = allowed.budget_for(packed.load.items, packed.load.tokens) or 0
+    return bool(packed.oversize) or work.store.scope(_scope(work)).reserved + packed.load.tokens <= budget
 
 
 def _limits(work: Submission) -> PackLimits:
-    chunk = work.policies.chunk
-    return PackLimits(chunk.max_requests, chunk.max_file_bytes, _allowance(work).per_batch)
+    chunk, allowed = work.policies.chunk, _allowance(work)
+    return PackLimits(chunk.max_requests, chunk.max_file_bytes, allowed.per_batch, allowed.per_row)
 
 
 def _allowance(work: Submission) -> Allowance:
@@ -120,7 +121,7 @@ def _allowance(work: Submission) -> Allowance:
     return allowance(
         limits.effective_limit,
         limits.per_batch_limit,
-        learned_limit=work.store.scope(_scope(work)).learned_limit,
+        work.store.scope(_scope(work)),
         target_ratio=limits.target_ratio,
     )
 
@@ -156,7 +157,7 @@ def _claim(work: Submission, packed: Packed) -> BatchRecord | None:
         scope=_scope(work),
         ranges=packed.ranges,
         reserve_until=work.host.clock + _RESERVATION_SEC,
-        budget=_allowance(work).total,
+        budget=_allowance(work).budget_for(packed.load.items, packed.load.tokens),
     )
     batch = work.store.claim(work.run.pk, work.lease, new)
     if batch is not None:
@@ -270,11 +271,11 @@ def _fail_batch_rows(work: Submission, batch: BatchRecord, error: ProviderError)
 
 
 def _fail_oversize(work: Submission, packed: Packed) -> None:
-    """Rows that no batch can hold under the limits of today fail alone; the others go on."""
-    allowed = _allowance(work)
-    limit, error_class = allowed.total, "openai_request_exceeds_inflight_token_limit"
-    if allowed.per_batch != allowed.total:
-        limit, error_class = allowed.per_batch, "openai_request_exceeds_batch_token_limit"
+    """Rows above a limit that somebody named fail alone; the others go on."""
+    limit = _allowance(work).per_row
+    configured = work.host.config_of(work.run).budget_limits()
+    batch_cap = limit == configured.per_batch_limit != configured.effective_limit
+    error_class = f"openai_request_exceeds_{'batch' if batch_cap else 'inflight'}_token_limit"
     _fail(work, list(packed.oversize), error_class, f"the request has more tokens than the limit of {limit}")
 
 

@@ -211,6 +211,7 @@ scopes = Table(
     Column("name", Text, primary_key=True),
     Column("reserved", BigInteger, nullable=False, default=0),
     Column("learned_limit", BigInteger),
+    Column("scale", Float(53), nullable=False, default=1.0),
 )
 
 scope_waiters = Table(

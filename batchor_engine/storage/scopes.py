@@ -6,6 +6,8 @@ batch, when it is proved that the provider never had it, or when the reservation
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import Connection, delete, func, select, update
 
 from batchor_engine.core.budget import WAITER_SEC, Claimant, may_take
@@ -45,12 +47,14 @@ def give_back(connection: Connection, batch_pk: int) -> bool:
 
 def find(connection: Connection, name: str) -> ScopeRecord:
     row = connection.execute(select(scopes).where(scopes.c.name == name)).one_or_none()
-    return ScopeRecord(name, 0, None) if row is None else ScopeRecord(row.name, row.reserved, row.learned_limit)
+    return (
+        ScopeRecord(name, 0, None) if row is None else ScopeRecord(row.name, row.reserved, row.learned_limit, row.scale)
+    )
 
 
 def all_scopes(connection: Connection) -> list[ScopeRecord]:
     found = connection.execute(select(scopes).order_by(scopes.c.name))
-    return [ScopeRecord(row.name, row.reserved, row.learned_limit) for row in found]
+    return [ScopeRecord(row.name, row.reserved, row.learned_limit, row.scale) for row in found]
 
 
 def recount(connection: Connection, name: str) -> bool:
@@ -64,9 +68,12 @@ def recount(connection: Connection, name: str) -> bool:
     return int(held) != before
 
 
-def learn_limit(connection: Connection, name: str, limit: int) -> None:
-    _locked(connection, name)
-    connection.execute(update(scopes).where(scopes.c.name == name).values(learned_limit=limit))
+def learn(connection: Connection, scope: ScopeRecord) -> None:
+    """Store what was learned about a scope's limit; the reservation is not touched."""
+    _locked(connection, scope.name)
+    connection.execute(
+        update(scopes).where(scopes.c.name == scope.name).values(learned_limit=scope.learned_limit, scale=scope.scale)
+    )
 
 
 def keep_places(connection: Connection, now: float) -> None:
@@ -137,5 +144,8 @@ def _locked(connection: Connection, name: str) -> ScopeRecord:
     row = connection.execute(select(scopes).where(scopes.c.name == name).with_for_update()).one_or_none()
     if row is None:
         connection.execute(scopes.insert().values(name=name, reserved=0))
-        return ScopeRecord(name, 0, None)
-    return ScopeRecord(row.name, row.reserved, row.learned_limit)
+    return _record(name, row)
+
+
+def _record(name: str, row: Any) -> ScopeRecord:
+    return ScopeRecord(name, 0, None) if row is None else ScopeRecord(name, row.reserved, row.learned_limit, row.scale)

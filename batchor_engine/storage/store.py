@@ -284,9 +284,9 @@ class SqlStateStore(StateStore):
         with self._read() as connection:
             return scopes.find(connection, name) if connection else ScopeRecord(name, 0, None)
 
-    def learn_limit(self, name: str, limit: int) -> None:
+    def learn(self, scope: ScopeRecord) -> None:
         with self._write() as connection:
-            scopes.learn_limit(connection, name, limit)
+            scopes.learn(connection, scope)
 
     # --- housekeeping
 

@@ -19,6 +19,7 @@ from batchor_engine import (
     OpenAIProviderConfig,
     PromptParts,
 )
+from batchor_engine.core.records import ScopeRecord
 from batchor_engine.core.tokens import PROCESS_TOKENIZERS
 from batchor_engine.runtime.estimate import JobPlan, estimate
 
@@ -190,7 +191,7 @@ def test_a_limit_the_provider_taught_this_store_is_planned_with(world: World) ->
     runner = world.runner()
     provider = runner.host.provider(world.job().provider_config)
     before = estimate(runner.host, world.job(20)).request_files
-    runner.storage.learn_limit(f"{provider.account_label}|gpt-5-mini", 200)
+    runner.storage.learn(ScopeRecord(f"{provider.account_label}|gpt-5-mini", 0, 200))
     assert (before, estimate(runner.host, world.job(20)).request_files > 1) == (1, True)
 
 

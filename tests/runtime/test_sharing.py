@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from batchor_engine import BatchItem, ChunkPolicy, OpenAIEnqueueLimitConfig, OpenAIProviderConfig
+from batchor_engine import BatchItem, ChunkPolicy, ItemStatus, OpenAIEnqueueLimitConfig, OpenAIProviderConfig
 from batchor_engine.core.identity import INTENT_KEY
 from batchor_engine.ports.providers import RemoteBatchPage
 from batchor_engine.providers.openai import OpenAIBatchProvider
+from batchor_engine.sandbox import SandboxConfig
 from batchor_engine.testing import CrashError, CrashPoints
 
 from .conftest import World
@@ -103,6 +104,18 @@ def test_a_row_above_a_learned_limit_fails_alone(world: World) -> None:
     run = world.runner().run_and_wait(world.job(items))
     failed = {result.item_id: result.error.error_class for result in run.results() if result.error}
     assert failed == {"row-2": "openai_request_exceeds_inflight_token_limit"}
+
+
+class TestAgainstAProviderThatCountsOtherwise:
+    @pytest.fixture
+    def sandbox_config(self) -> SandboxConfig:
+        return SandboxConfig(clock="polls", chars_per_token=0.05, enqueued_token_limits={"*": 1000})
+
+    def test_counts_that_are_far_too_low_end_in_batches_that_fit(self, world: World) -> None:
+        run = world.runner().run_and_wait(world.job(12))
+        assert {result.status for result in run.results()} == {ItemStatus.COMPLETED}
+        assert {result.attempt_count for result in run.results()} == {1}
+        assert 2 < len(run.batches()) < 30
 
 
 def test_a_late_twin_of_a_batch_is_cancelled_by_the_next_listing(world: World) -> None:

@@ -1,0 +1,49 @@
+# What people run. Everything lives in .venv and below this folder; nothing needs an environment variable.
+#   make demo   watch Dagster turn support tickets into typed rows: no key, no network but the package index
+#   make test   the tests          make check  ruff and pyright
+#   make dev    Dagster, open      make bench  a small measurement
+
+PYTHON ?= python3
+JOBS ?= 2
+BIN := .venv/bin
+
+.PHONY: help demo dev test check bench
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+demo: .venv/.has-demo
+	@$(BIN)/python -m example_project.demo
+
+dev: .venv/.has-demo
+	@$(BIN)/python -m example_project.demo --dev
+
+test: .venv/.has-test
+	$(BIN)/python -m pytest -n $(JOBS)
+
+check: .venv/.has-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench: .venv/.has-test
+	$(BIN)/python -m benchmarks
+
+# A stamp is younger than the two files that say what to install; then there is nothing to do.
+.venv/.has-demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]'
+	@touch $@
+
+.venv/.has-test: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@ .venv/.has-demo
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || \
+	  { echo "make: there is no $(PYTHON); name a Python 3.11 or newer: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: Python 3.11 or newer is needed, and $(PYTHON) is $$($(PYTHON) -V 2>&1); name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "make: $(PYTHON) cannot make virtual environments; install its venv module (Debian: apt install python3-venv)" >&2; exit 1; }
+	$(PYTHON) -m venv .venv

@@ -1,0 +1,54 @@
+"""Export and prune from the command line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from batchor_engine.sandbox import SandboxServer
+from tests.cli.conftest import Shell
+
+
+def test_an_export_holds_the_same_result_lines(shell: Shell) -> None:
+    shell.finish()
+    told = shell.on("export-artifacts", "r", "--destination-dir", "kept").json
+    assert set(told) == {"run_id", "destination_dir", "manifest_path", "results_path", "exported_artifact_paths"}
+    assert told["destination_dir"] == str(shell.folder / "kept" / "r")
+    lines = (shell.folder / "kept" / "r" / "results.jsonl").read_bytes().split(b"\n")
+    assert [json.loads(line) for line in lines if line] == shell.on("results", "r").lines
+
+
+def test_raw_answers_go_only_after_an_export_and_results_stay(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, models: str
+) -> None:
+    shell.finish("--structured-output-class", f"{models}:Dish")
+    monkeypatch.delenv("OPENAI_API_KEY")
+    (shell.folder / f"{models}.py").unlink()
+    before = [line["output_json"] for line in shell.on("results", "r").lines]
+    refused = shell.on("prune-artifacts", "r", "--include-raw-output-artifacts")
+    assert (refused.code, refused.out) == (1, b"")
+    assert refused.complaint
+    shell.on("export-artifacts", "r", "--destination-dir", "kept")
+    pruned = shell.on("prune-artifacts", "r", "--include-raw-output-artifacts").json
+    assert set(pruned) == {
+        "run_id",
+        "removed_artifact_paths",
+        "missing_artifact_paths",
+        "cleared_item_pointers",
+        "cleared_batch_pointers",
+    }
+    after = shell.on("results", "r").lines
+    assert [line["output_json"] for line in after] == before
+    assert {line["raw_response"] for line in after} == {None}
+
+
+@pytest.mark.parametrize("command", [("export-artifacts", "--destination-dir", "kept"), ("prune-artifacts",)])
+def test_a_run_that_goes_on_is_neither_exported_nor_pruned(
+    shell: Shell, slow_sandbox: SandboxServer, command: tuple[str, ...]
+) -> None:
+    shell.start()
+    refused = shell.on(command[0], "r", *command[1:])
+    assert refused.code == 1
+    assert refused.complaint.startswith("Run 'r' has not finished: `batchor wait")
+    assert not (shell.folder / "kept").exists()

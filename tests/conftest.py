@@ -1,0 +1,9 @@
+"""No test may reach a real account or leave this machine by a proxy, whatever the developer's shell has set."""
+
+from __future__ import annotations
+
+import os
+
+for name in [name for name in os.environ if name.startswith("OPENAI_")]:
+    del os.environ[name]
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost,::1"
