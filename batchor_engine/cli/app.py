@@ -15,17 +15,17 @@ from typing import Annotated, Any
 import typer
 
 from batchor_engine.cli.control import cancel, collect, pause, resolve, resume, retry_failed
-from batchor_engine.cli.keeping import export_artifacts, prune_artifacts
+from batchor_engine.cli.keeping import delete, doctor, export_artifacts, export_results, prune_artifacts
 from batchor_engine.cli.reading import list_runs, results, status
 from batchor_engine.cli.sandbox import sandbox
-from batchor_engine.cli.start import start
+from batchor_engine.cli.start import PLAN, start
 from batchor_engine.cli.streams import InterruptedRun, StdoutClosedError, complain
 from batchor_engine.cli.waiting import wait
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 _DEBUG = "--debug"
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
 for name, command in {
     "start": start,
     "wait": wait,
@@ -40,9 +40,13 @@ for name, command in {
     "resolve": resolve,
     "export-artifacts": export_artifacts,
     "prune-artifacts": prune_artifacts,
+    "export-results": export_results,
+    "delete": delete,
+    "doctor": doctor,
     "sandbox": sandbox,
 }.items():
     app.command(name)(command)
+app.command(PLAN, help="Say what `start` with the same options would send and cost; sends and stores nothing.")(start)
 
 
 @app.callback()

@@ -21,7 +21,7 @@ from batchor_engine.cli.inputs import Prompt, open_inputs
 from batchor_engine.cli.job import endpoint_of, model_class, options_of, usage
 from batchor_engine.cli.options import ArtifactsUrl, DbPath, StoreUrl, pairs
 from batchor_engine.cli.place import CommandError, Place, require_key
-from batchor_engine.cli.streams import InterruptedRun, emit_summary, note, one_line
+from batchor_engine.cli.streams import InterruptedRun, emit, emit_summary, note, one_line
 from batchor_engine.cli.watch import Watch
 from batchor_engine.config import OpenAIEnqueueLimitConfig, OpenAIProviderConfig
 from batchor_engine.core.identity import check_run_id, new_run_id
@@ -40,6 +40,8 @@ from batchor_engine.states import RUN_TERMINAL
 _CHUNK, _RETRY, _LIMITS = ChunkPolicy(), RetryPolicy(), OpenAIEnqueueLimitConfig()
 _PLAIN = OpenAIProviderConfig("any")
 Text = str | None
+# The same options with nothing done: the name under which this command only plans.
+PLAN = "plan"
 
 
 def start(
@@ -128,8 +130,22 @@ def start(
     answer = None if structured_output_class is None else model_class(structured_output_class)
     items = open_inputs(input_, id_field, prompt, encoding)
     job = BatchJob(items, prompt.build, config, structured_output=answer, schema_name=schema_name, **policies)
+    if context.info_name == PLAN:
+        _plan(place, job)
+        return
     again = Again(context.obj or [], named)
     emit_summary(_start(place, job, config, again, labels))
+
+
+def _plan(place: Place, job: BatchJob[Any, Any]) -> None:
+    """Print the plan of a job; exit code 1 where it could not start."""
+    with place.runner() as runner:
+        plan = runner.plan(job)
+    emit(plan.to_payload())
+    for text in (*plan.blockers, *plan.warnings):
+        note(text)
+    if not plan.can_start:
+        raise typer.Exit(1)
 
 
 def _prompt(field: Text, template: Text, system: Text) -> Prompt:

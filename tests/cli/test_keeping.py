@@ -52,3 +52,44 @@ def test_a_run_that_goes_on_is_neither_exported_nor_pruned(
     assert refused.code == 1
     assert refused.complaint.startswith("Run 'r' has not finished: `batchor wait")
     assert not (shell.folder / "kept").exists()
+
+
+def test_a_deleted_run_is_gone_with_its_files(shell: Shell) -> None:
+    shell.finish()
+    told = shell.on("delete", "r").json
+    assert told["run_id"] == "r"
+    assert told["removed_files"] > 0
+    gone = shell.on("status", "r")
+    assert gone.code == 1
+    assert "r" in gone.complaint
+
+
+def test_a_doctor_finds_a_healthy_store_healthy_and_a_missing_file_not(shell: Shell) -> None:
+    shell.finish()
+    assert shell("doctor", "--offline", "--db-path", "runs.sqlite3").json["healthy"] is True
+    next(shell.folder.rglob("*.parquet")).unlink()
+    sick = shell("doctor", "--offline", "--db-path", "runs.sqlite3")
+    assert sick.code == 1
+    assert sick.json["healthy"] is False
+
+
+def test_typed_rows_go_to_parquet(shell: Shell) -> None:
+    shell.finish()
+    told = shell.on("export-results", "r", "--output", "rows.parquet").json
+    assert told["output_path"] == str(shell.folder / "rows.parquet")
+    assert (shell.folder / "rows.parquet").read_bytes()[:4] == b"PAR1"
+
+
+def test_a_plan_says_what_start_would_send_and_stores_nothing(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    given = ("--input", "rows.csv", "--id-field", "slug", "--prompt-field", "body", "--model", "gpt-5-mini")
+    told = shell("plan", *given, "--db-path", "runs.sqlite3").json
+    assert told["rows"] == 3
+    assert not (shell.folder / "runs.sqlite3").exists()
+
+
+def test_a_plan_of_a_model_that_is_not_strict_exits_1(shell: Shell, models: str) -> None:
+    given = ("--input", "rows.csv", "--id-field", "slug", "--prompt-field", "body", "--model", "gpt-5-mini")
+    refused = shell("plan", *given, "--db-path", "runs.sqlite3", "--structured-output-class", f"{models}:Loose")
+    assert refused.code == 1
+    assert "anything" in refused.err
