@@ -36,7 +36,7 @@ class World:
     def runner(self, **options: Any) -> BatchRunner:
         defaults: dict[str, Any] = {
             "storage": SQLiteStorage(path=self.folder / "runs.sqlite3", now=self.clock.now),
-            "connection": OpenAIConnection(api_key="sk-test", base_url=self.sandbox.base_url, request_timeout_sec=5),
+            "connection": OpenAIConnection(api_key="sk-test", base_url=self.sandbox.base_url),
             "sleep": self.clock.sleep,
             "observer": self.events.append,
         }
