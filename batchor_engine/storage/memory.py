@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Generator
 from datetime import datetime
 
@@ -20,6 +21,8 @@ class MemoryStateStore(SqlStateStore):
         super().__init__(now)
         self._lock = threading.RLock()
         self._engine = open_memory()
+        # The connection is closed with the store, also by whoever forgets to.
+        weakref.finalize(self, self._engine.dispose)
         with self._engine.begin() as connection:
             bring_up_to_date(connection, self.location)
 

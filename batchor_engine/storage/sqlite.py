@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Generator
 from datetime import datetime
 from pathlib import Path
@@ -81,7 +82,7 @@ class SQLiteStorage(SqlStateStore):
         with self._opening:
             if self._writer is None or not self._checked:
                 self._reading_engine()  # refuses a foreign file before a writer could touch it
-                self._writer = self._writer or open_writer(self.path)
+                self._writer = self._writer or self._kept(open_writer(self.path))
                 with self._writer.begin() as connection:
                     bring_up_to_date(connection, self.location)
                 self._checked = True
@@ -95,9 +96,14 @@ class SQLiteStorage(SqlStateStore):
             if self._reader is None:
                 if not self.path.exists() or not self.path.stat().st_size:
                     return None
-                reader = open_reader(self.path)
+                reader = self._kept(open_reader(self.path))
                 with reader.connect() as connection, as_reader(connection).begin():
                     if found_version(connection, self.location) is None:
                         return None
                 self._reader = reader
             return self._reader
+
+    def _kept(self, engine: Engine) -> Engine:
+        """Connections are closed with the store, also by whoever forgets to."""
+        weakref.finalize(self, engine.dispose)
+        return engine

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import socket
@@ -31,6 +30,8 @@ def start(home: Path, *options: str) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        # A shell that runs this suite in the background has switched Ctrl-C off, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads use it here
     )
 
 
@@ -163,9 +164,13 @@ def test_a_port_is_remembered(home: Path) -> None:
 
 
 def test_a_process_that_took_an_old_pid_is_left_alone() -> None:
-    mine = os.getpgid(0)
-    assert is_ours(Child("me", mine, began_at(mine)))
-    assert not is_ours(Child("me", mine, "another time"))
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    try:
+        assert is_ours(Child("other", other.pid, began_at(other.pid)))
+        assert not is_ours(Child("other", other.pid, "another time"))
+    finally:
+        other.kill()
+        other.wait()
 
 
 def test_a_group_ends_with_its_descendants() -> None:
