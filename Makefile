@@ -2,12 +2,14 @@
 #   make demo   watch Dagster turn support tickets into typed rows: no key, no network but the package index
 #   make test   the tests          make check  ruff and pyright
 #   make dev    Dagster, open      make bench  a small measurement
+#   make test-long   200 kills in random moments and at every crash point (SEED=n repeats a run)
+#   make mutants     each law removed once: a test must notice
 
 PYTHON ?= python3
 JOBS ?= 2
 BIN := .venv/bin
 
-.PHONY: help demo dev test check bench
+.PHONY: help demo dev test test-long mutants check bench
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +23,12 @@ dev: .venv/.has-demo
 
 test: .venv/.has-test
 	$(BIN)/python -m pytest -n $(JOBS)
+
+test-long: .venv/.has-test
+	$(BIN)/python -m tests.crash.long --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
+
+mutants: .venv/.has-test
+	$(BIN)/python -m tests.mutants --jobs $(JOBS)
 
 check: .venv/.has-test
 	$(BIN)/ruff check .

@@ -6,7 +6,6 @@ Law: a fault that does not match changes nothing; one that fires is counted and 
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
@@ -217,37 +216,36 @@ class FaultBoard:
 
     def __init__(self, state: StateDir) -> None:
         self._state = state
-        self._lock = threading.RLock()
         stored: list[JSONObject] = json.loads(state.text("faults") or "[]")
         self._armed = [_Armed(Fault.from_json(one["fault"]), one["seen"], one["fired"]) for one in stored]
 
     def add(self, *faults: Fault | JSONObject) -> None:
         """Arm faults; they count from now on."""
         made = [one if isinstance(one, Fault) else Fault.from_json(one) for one in faults]
-        with self._lock:
+        with self._state.lock:
             self._armed += [_Armed(one, {}) for one in made]
             self._save()
 
     def replace(self, faults: Iterable[Fault]) -> None:
         """Arm these faults instead of all others."""
-        with self._lock:
+        with self._state.lock:
             self.clear()
             self.add(*faults)
 
     def clear(self) -> None:
         """Disarm everything; batches that already carry a fault keep it."""
-        with self._lock:
+        with self._state.lock:
             self._armed = []
             self._save()
 
     def listing(self) -> list[JSONObject]:
         """Every armed fault and how often it has fired."""
-        with self._lock:
+        with self._state.lock:
             return [{**one.fault.to_json(), "fired": one.fired} for one in self._armed]
 
     def for_call(self, operation: str, target: str | None, metadata: Mapping[str, str] | None) -> list[Fault]:
         """The faults that fire in this call."""
-        with self._lock:
+        with self._state.lock:
             hits = [
                 one.fault
                 for one in self._armed
@@ -259,7 +257,7 @@ class FaultBoard:
 
     def for_batch(self, batch_id: str, metadata: Mapping[str, str] | None) -> list[Fault]:
         """The batch-wide faults that this new batch carries from now on."""
-        with self._lock:
+        with self._state.lock:
             hits = [
                 one.fault
                 for one in self._armed
@@ -269,7 +267,7 @@ class FaultBoard:
 
     def line_candidates(self, batch_id: str, metadata: Mapping[str, str] | None) -> list[Fault]:
         """The line faults that may concern this batch; nothing is counted yet."""
-        with self._lock:
+        with self._state.lock:
             return [
                 one.fault for one in self._armed if one.fault.on == "line" and _matches(one.fault, batch_id, metadata)
             ]
@@ -277,7 +275,7 @@ class FaultBoard:
     def strike_lines(self, candidates: Iterable[Fault]) -> list[Fault]:
         """Count one batch for each of these line faults and return those that fire in it."""
         wanted = list(candidates)
-        with self._lock:
+        with self._state.lock:
             hits = [one.fault for one in self._armed if one.fault in wanted and one.strikes("")]
             return self._saved(hits)
 

@@ -39,7 +39,8 @@ class StateDir:
         self.path = Path(tempfile.mkdtemp(prefix="batchor-sandbox-")) if path is None else Path(path)
         self.files = self.path / "files"
         self.work = self.path / "work"
-        self._lock = threading.RLock()
+        # Shared with the fault board: two locks taken in both orders would stop the server for ever.
+        self.lock = threading.RLock()
         try:
             for folder in (self.files, self.work):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -52,7 +53,7 @@ class StateDir:
 
     def close(self) -> None:
         """Close the database; a temporary directory goes away whole."""
-        with self._lock:
+        with self.lock:
             self._db.close()
             self._owner.close()
         if self.temporary:
@@ -61,7 +62,7 @@ class StateDir:
     @contextmanager
     def write(self) -> Generator[sqlite3.Connection]:
         """One write transaction, rolled back by any exception; nested calls join the outer one."""
-        with self._lock:
+        with self.lock:
             if self._db.in_transaction:
                 yield self._db
                 return
@@ -75,7 +76,7 @@ class StateDir:
 
     def rows(self, sql: str, args: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """All rows of a small query."""
-        with self._lock:
+        with self.lock:
             return self._db.execute(sql, args).fetchall()
 
     def count(self, name: str, add: int = 1) -> int:

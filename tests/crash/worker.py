@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
 
 from batchor_engine import (
     BatchItem,
@@ -18,7 +17,6 @@ from batchor_engine import (
     RetryPolicy,
     SQLiteStorage,
 )
-from batchor_engine.runtime import hold
 from batchor_engine.testing import CrashPoints
 
 ROWS = 30
@@ -34,9 +32,8 @@ def job() -> BatchJob:  # type: ignore[type-arg]
     )
 
 
-def send(name: str) -> Callable[[str], None]:
-    """What happens at a crash point: this process gets the signal of that name."""
-    return lambda _where: os.kill(os.getpid(), signal.Signals[name])
+def kill(_where: str) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main() -> None:
@@ -46,8 +43,7 @@ def main() -> None:
         connection=OpenAIConnection(api_key="sk-test", base_url=options["base_url"], request_timeout_sec=1),
     )
     runner.host.late_call_margin_sec = 0.5
-    hold.LEASE_SEC = options.get("lease_sec", hold.LEASE_SEC)
-    crash = CrashPoints(options.get("at"), die=send(options.get("signal", "SIGKILL"))).install(runner)
+    crash = CrashPoints(options.get("at"), die=kill).install(runner)
     run = runner.run_and_wait(job(), run_id="crashing")
     print(json.dumps({"completed": run.summary().completed_items, "seen": dict(crash.seen)}))
 

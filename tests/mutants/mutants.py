@@ -1,0 +1,286 @@
+"""One removed law each: where it stands in the source, what takes its place, and the tests that must notice.
+
+Law: `old` stands exactly once in its file. When an edit of the engine breaks that, the mutant is brought up
+to date, not dropped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+EFFECTS = "tests/properties/test_every_effect.py"
+DEATH = f"{EFFECTS}::test_death_at_any_effect_loses_no_row_and_pays_no_row_twice"
+STALL = f"{EFFECTS}::test_a_stall_past_the_lease_at_any_effect_changes_nothing_after_the_take_over"
+LATE = f"{EFFECTS}::test_a_create_that_arrives_late_is_adopted_and_not_repeated"
+FAULTS = "tests/runtime/test_faults.py"
+LAWS = "tests/properties/test_laws.py"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A law of DESIGN.md §6 by number, taken away by one replacement."""
+
+    name: str
+    law: int
+    file: str
+    old: str
+    new: str
+    killers: tuple[str, ...]
+
+
+def mutant(name: str, law: int, file: str, old: str, new: str, *killers: str) -> Mutant:
+    return Mutant(name, law, f"batchor_engine/{file}", old, new, killers)
+
+
+MUTANTS = (
+    mutant(
+        "no intent in the remote metadata", 1, "core/identity.py",
+        "return {**batch_metadata, RUN_KEY: run_id, INTENT_KEY: intent_id}",
+        'return {**batch_metadata, RUN_KEY: run_id, INTENT_KEY: ""}',
+        f"{FAULTS}::test_a_lost_answer_to_create_never_pays_twice",
+    ),
+    mutant(
+        "no note before create", 1, "runtime/submit.py",
+        "work.store.note_batch(batch, work.lease, create_at=begun)",
+        "pass",
+        DEATH,
+    ),
+    mutant(
+        "blind re-create instead of adoption", 1, "runtime/recover.py",
+        "found = list(_ours(work, batch))",
+        "found = []",
+        f"{FAULTS}::test_a_lost_answer_to_create_never_pays_twice",
+    ),
+    mutant(
+        "a late create is not waited for", 1, "runtime/recover.py",
+        "if work.host.clock < (batch.create_at or 0.0) + create_timeout_sec(work) + work.host.late_call_margin_sec:",
+        "if work.host.clock < 0.0:",
+        LATE,
+    ),
+    mutant(
+        "a lost answer to create counts as a no", 1, "runtime/submit.py",
+        "if error.kind is ProviderErrorKind.AMBIGUOUS:",
+        "if error.kind is None:",
+        f"{FAULTS}::test_a_lost_answer_to_create_never_pays_twice",
+    ),
+    mutant(
+        "the SDK repeats calls that create", 1, "providers/openai.py",
+        "max_retries=0,",
+        "max_retries=2,",
+        f"{LAWS}::test_a_create_is_sent_once_whatever_it_comes_to",
+    ),
+    mutant(
+        "no lease", 2, "storage/leases.py",
+        "if row.owner is not None and row.owner != dead_owner and row.expires_at > now:",
+        "if row is None:",
+        f"{LAWS}::test_a_busy_run_is_left_alone",
+    ),
+    mutant(
+        "no fence check", 2, "storage/leases.py",
+        "if row is None or row.fence != lease.fence or row.owner != lease.owner:",
+        "if row is None:",
+        STALL,
+    ),
+    mutant(
+        "a fence that does not grow", 2, "storage/leases.py",
+        "lease = Lease(resource, owner, row.fence + 1, now + ttl_sec)",
+        "lease = Lease(resource, owner, row.fence, now + ttl_sec)",
+        f"{LAWS}::test_a_fence_grows_with_every_owner",
+    ),
+    mutant(
+        "the dead keep their lease", 2, "storage/leases.py",
+        "and row.owner != dead_owner and",
+        "and",
+        f"{LAWS}::test_a_provably_dead_owner_is_followed_at_once",
+    ),
+    mutant(
+        "an observation without a state guard", 2, "storage/batch_writes.py",
+        ".where(batches.c.id == look.batch, batches.c.state == BatchState.SUBMITTED.value)",
+        ".where(batches.c.id == look.batch)",
+        f"{LAWS}::test_a_late_observation_does_not_reopen_a_collected_batch",
+    ),
+    mutant(
+        "a batch moves from anywhere", 2, "storage/batch_writes.py",
+        ".where(batches.c.id == batch.pk, batches.c.state == batch.state.value)",
+        ".where(batches.c.id == batch.pk)",
+        f"{LAWS}::test_a_batch_moves_once_from_where_it_was_seen",
+    ),
+    mutant(
+        "rows move from anywhere", 2, "storage/batch_writes.py",
+        "                items.c.batch == batch.pk,\n                items.c.state == ITEM_CODES[source],\n",
+        "",
+        f"{FAULTS}::test_a_curable_failure_is_counted_and_tried_again",
+    ),
+    mutant(
+        "no salvage of a batch that ended early", 3, "runtime/collect.py",
+        "with _downloaded(work) as (output, error):",
+        'if status == "expired":\n'
+        "        work = replace(work, batch=replace(work.batch, output_file_id=None, error_file_id=None))\n"
+        "    with _downloaded(work) as (output, error):",
+        f"{FAULTS}::test_a_batch_that_ends_early_keeps_its_paid_rows",
+    ),
+    mutant(
+        "lines that do not end their row are not kept", 3, "runtime/collect.py",
+        "if verdict.final or verdict.ref is not None or verdict.text is not None:",
+        "if verdict.final:",
+        f"{LAWS}::test_every_paid_line_is_in_the_ledger",
+    ),
+    mutant(
+        "counted failures retry for ever", 4, "core/settle.py",
+        "attempts - row.granted < policy.max_attempts if outcome.counts",
+        "True if outcome.counts",
+        f"{FAULTS}::test_a_curable_failure_is_counted_and_tried_again",
+    ),
+    mutant(
+        "uncounted failures retry for ever", 4, "core/settle.py",
+        "again = rest.curable and uncounted < MAX_UNCOUNTED",
+        "again = rest.curable",
+        f"{LAWS}::test_a_row_without_an_answer_is_sent_ten_times_at_most",
+    ),
+    mutant(
+        "permanent errors are retried", 4, "core/settle.py",
+        "again = outcome.curable and left",
+        "again = left",
+        f"{FAULTS}::test_a_status_that_no_retry_cures_fails_at_once",
+    ),
+    mutant(
+        "a missing row counts as an attempt", 4, "core/settle.py",
+        "return Verdict(to, row.attempts, uncounted, retry_at, None, failure, None, None)",
+        "return Verdict(to, row.attempts + 1, uncounted, retry_at, None, failure, None, None)",
+        f"{FAULTS}::test_a_row_without_a_readable_line_goes_again_alone",
+    ),
+    mutant(
+        "back-off does not grow", 4, "core/backoff.py",
+        "consecutive=backoff.consecutive + 1,",
+        "consecutive=1,",
+        f"{FAULTS}::test_back_off_grows_while_nothing_gets_through",
+    ),
+    mutant(
+        "Retry-After is ignored", 4, "core/backoff.py",
+        "wait = max(delay_sec(backoff.consecutive + 1, policy), retry_after_sec or 0.0)",
+        "wait = delay_sec(backoff.consecutive + 1, policy)",
+        f"{FAULTS}::test_a_refused_create_waits_and_tries_again",
+    ),
+    mutant(
+        "quota does not pause the run", 4, "runtime/submit.py",
+        "case ProviderErrorKind.QUOTA:",
+        "case None:",
+        f"{FAULTS}::test_an_exhausted_quota_pauses_the_run_and_resume_goes_on",
+    ),
+    mutant(
+        "a checkpoint ahead of its rows", 5, "runtime/ingest.py",
+        "self._held_over = fed, line, tokens\n",
+        "self._held_over = fed, line, tokens\n                    part.position = _next(part.position, fed)\n",
+        DEATH,
+    ),
+    mutant(
+        "a deadline skips the row in hand",
+        5,
+        "runtime/ingest.py",
+        "                if stop():\n                    return part\n",
+        "                if stop():\n                    for skipped in self._rows:\n"
+        "                        part.position = _next(part.position, skipped)\n                        break\n"
+        "                    return part\n",
+        "tests/runtime/test_ingest.py::test_a_deadline_cuts_ingestion_and_skips_no_row",
+    ),
+    mutant(
+        "lines are split as text", 6, "providers/outcome_index.py",
+        "for offset, line in _lines_of(stream):",
+        "for offset, line in ((0, one.encode()) for one in stream.read().decode().splitlines()):",
+        f"{EFFECTS}::test_the_eventful_run_ends_well_when_nobody_dies",
+    ),
+    mutant(
+        "one bad line stops the batch", 6, "providers/wire.py",
+        "    try:\n        found = from_json(line.removeprefix(_BOM), cache_strings=\"keys\")\n    except ValueError:",
+        "    try:\n        found = from_json(line.removeprefix(_BOM), cache_strings=\"keys\")\n    except KeyError:",
+        f"{LAWS}::test_bytes_that_are_no_text_cost_nothing",
+    ),
+    mutant(
+        "a source is read to its end at once", 7, "runtime/feed.py",
+        "    rows = iter(items)\n",
+        "    rows = iter(list(items))\n",
+        f"{LAWS}::test_a_source_is_read_no_further_than_the_part_in_hand",
+    ),
+    mutant(
+        "capacity is not asked for", 8, "core/budget.py",
+        "total, _least(_scaled(per_batch, scope.scale), total),",
+        "None, _least(_scaled(per_batch, scope.scale), total),",
+        f"{LAWS}::test_no_more_tokens_are_enqueued_than_the_budget_allows",
+    ),
+    mutant(
+        "reservations are not released", 8, "storage/scopes.py",
+        "values(reserved=scopes.c.reserved - row.tokens)",
+        "values(reserved=scopes.c.reserved)",
+        f"{FAULTS}::test_budget_sends_no_more_than_fits_and_all_in_the_end",
+    ),
+    mutant(
+        "reservations are released twice", 8, "storage/scopes.py",
+        ".where(batches.c.id == batch_pk, batches.c.reserve_until > 0)",
+        ".where(batches.c.id == batch_pk)",
+        f"{LAWS}::test_a_reservation_is_given_back_once",
+    ),
+    mutant(
+        "reads that write",
+        9,
+        "storage/store.py",
+        "with self._read() as connection:\n            return run_writes.find(connection, run_id)",
+        "with self._write() as connection:\n            return run_writes.find(connection, run_id)",
+        "tests/storage/test_sqlite.py::test_reads_of_a_store_that_is_not_there_create_nothing",
+    ),
+    mutant(
+        "a summary needs the model", 9, "runtime/run.py",
+        "        self._summary = summarize(",
+        "        self._model()\n        self._summary = summarize(",
+        "tests/runtime/test_walk.py::test_status_and_results_need_neither_key_nor_model",
+    ),
+    mutant(
+        "cancel is not final", 10, "storage/run_writes.py",
+        " or run.control is RunControlState.CANCEL_REQUESTED or run.control is wish",
+        " or run.control is wish",
+        "tests/runtime/test_control.py::test_cancel_is_final_in_any_order",
+    ),
+    mutant(
+        "cancel does not reach the provider", 10, "core/planner.py",
+        "if one.cancel_asked_at is None",
+        "if one is None",
+        "tests/runtime/test_control.py::test_cancel_reaches_the_provider_and_keeps_what_was_answered",
+    ),
+    mutant(
+        "a paused run is polled", 10, "runtime/steps.py",
+        "if run.control is RunControlState.PAUSED:",
+        "if run.control is None:",
+        "tests/runtime/test_control.py::test_a_paused_run_makes_no_call_and_wait_says_so",
+    ),
+    mutant(
+        "a key in the stored config", 11, "runtime/runner.py",
+        "self._registry.dump_config(config, include_secrets=False)",
+        "self._registry.dump_config(config, include_secrets=True)",
+        f"{LAWS}::test_no_key_is_in_any_file_of_a_run",
+    ),
+    mutant(
+        "a failed file stays half written", 11, "artifacts/atomic.py",
+        "        unfinished.unlink(missing_ok=True)\n        remove_empty_folders(path.parent, root)\n        raise",
+        "        unfinished.replace(path)\n        raise",
+        "tests/artifacts/test_local_store.py",
+    ),
+    mutant(
+        "an acknowledged write may be lost with the power", 11, "storage/engine.py",
+        "PRAGMA synchronous=FULL",
+        "PRAGMA synchronous=OFF",
+        "tests/storage",
+    ),
+    mutant(
+        "an unknown status ends a batch", 12, "core/polling.py",
+        "ended=status in LAST_WORDS,",
+        'ended=status not in {"validating", "in_progress", "finalizing", "cancelling"},',
+        f"{LAWS}::test_an_unknown_status_means_still_running",
+    ),
+    mutant(
+        "a poll error is a verdict", 12, "runtime/poll.py",
+        "            self._miss(batches, error.message)\n",
+        "            self._miss(batches, error.message)\n"
+        '            ended = [observation(one, {"id": "", "status": "failed"}) for one in batches]\n'
+        "            self._record(ended, list(batches))\n",
+        f"{LAWS}::test_a_poll_that_fails_changes_nothing",
+    ),
+)  # fmt: skip
