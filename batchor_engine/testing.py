@@ -7,13 +7,35 @@ Law: the checker reads through the public port only, so it works on any store.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from batchor_engine.runtime.invariants import Finding, Severity, budget_diagnoses, run_diagnoses
 from batchor_engine.runtime.runner import BatchRunner
+from batchor_engine.sandbox import Fault, SandboxConfig, SandboxServer
 
-__all__ = ["CrashError", "CrashPoints", "ManualClock", "check_invariants"]
+__all__ = ["FAULT_SCRIPTS", "CrashError", "CrashPoints", "ManualClock", "check_invariants", "faulty_sandbox"]
+
+# Bad days of a provider, ready to use; every run gets through them with a result for each row.
+FAULT_SCRIPTS: Mapping[str, tuple[Fault, ...]] = {
+    "lost answer to create": (Fault("lost_answer", on="batches.create"),),
+    "create fails without a trace": (Fault("http_error", on="batches.create", status=503),),
+    "rate limited": (Fault("http_error", on="batches.create", status=429, retry_after=20, times=2),),
+    "flaky network": tuple(
+        Fault("drop", on=on, times=2) for on in ("files.create", "batches.retrieve", "files.content")
+    ),
+    "file not visible yet": (Fault("not_visible", times=2),),
+    "token limit": (Fault("token_limit_exceeded"),),
+    "batch expired": (Fault("expire", at=1),),
+    "batch cancelled by somebody": (Fault("cancel", at=1),),
+    "lines missing and doubled": (Fault("missing_line", lines=(1,)), Fault("duplicate_line", lines=(2,))),
+    "lines unreadable": (Fault("garbage_line", lines=(1,)), Fault("null_line", lines=(2,))),
+    "last line cut off": (Fault("truncated_last_line"),),
+    "download breaks": (Fault("break_download", after_bytes=100),),
+    "lines rejected": (Fault("validation_failed", lines=(1,)),),
+    "model refuses": (Fault("refusal", lines=(1,)),),
+}
 
 
 class ManualClock:
@@ -56,6 +78,15 @@ class CrashPoints:
         self.seen[name] += 1
         if self.at.get(name) == self.seen[name]:
             self._die(f"{name}, time {self.seen[name]}")
+
+
+def faulty_sandbox(script: str = "", *, faults: Iterable[Fault] = (), **config: Any) -> SandboxServer:
+    """A sandbox on a free port, to be used as a context manager, with a script of FAULT_SCRIPTS and faults of your own.
+
+    Batches move with every look at them unless `config` (see SandboxConfig) says otherwise.
+    """
+    armed = (*(FAULT_SCRIPTS[script] if script else ()), *faults)
+    return SandboxServer(SandboxConfig(**{"clock": "polls", **config}), faults=armed)
 
 
 def _raise_crash(where: str) -> None:
