@@ -13,7 +13,7 @@ from typing import Any
 
 from batchor_engine.runtime.invariants import Finding, Severity, budget_diagnoses, run_diagnoses
 from batchor_engine.runtime.runner import BatchRunner
-from batchor_engine.sandbox import Fault, SandboxConfig, SandboxServer
+from batchor_engine.sandbox import Fault, SandboxServer
 
 __all__ = ["FAULT_SCRIPTS", "CrashError", "CrashPoints", "ManualClock", "check_invariants", "faulty_sandbox"]
 
@@ -86,7 +86,8 @@ def faulty_sandbox(script: str = "", *, faults: Iterable[Fault] = (), **config: 
     Batches move with every look at them unless `config` (see SandboxConfig) says otherwise.
     """
     armed = (*(FAULT_SCRIPTS[script] if script else ()), *faults)
-    return SandboxServer(SandboxConfig(**{"clock": "polls", **config}), faults=armed)
+    settings: dict[str, Any] = {"clock": "polls", **config}
+    return SandboxServer(faults=armed, **settings)
 
 
 def _raise_crash(where: str) -> None:
