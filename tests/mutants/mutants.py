@@ -129,7 +129,7 @@ MUTANTS = (
         "counted failures retry for ever", 4, "core/settle.py",
         "attempts - row.granted < policy.max_attempts if outcome.counts",
         "True if outcome.counts",
-        f"{FAULTS}::test_a_curable_failure_is_counted_and_tried_again",
+        f"{LAWS}::test_a_row_that_always_fails_is_tried_as_often_as_the_policy_says",
     ),
     mutant(
         "uncounted failures retry for ever", 4, "core/settle.py",
@@ -211,7 +211,7 @@ MUTANTS = (
         "reservations are not released", 8, "storage/scopes.py",
         "values(reserved=scopes.c.reserved - row.tokens)",
         "values(reserved=scopes.c.reserved)",
-        f"{FAULTS}::test_budget_sends_no_more_than_fits_and_all_in_the_end",
+        f"{LAWS}::test_a_reservation_is_given_back_once",
     ),
     mutant(
         "reservations are released twice", 8, "storage/scopes.py",
@@ -246,10 +246,16 @@ MUTANTS = (
         "tests/runtime/test_control.py::test_cancel_reaches_the_provider_and_keeps_what_was_answered",
     ),
     mutant(
-        "a paused run is polled", 10, "runtime/steps.py",
-        "if run.control is RunControlState.PAUSED:",
-        "if run.control is None:",
-        "tests/runtime/test_control.py::test_a_paused_run_makes_no_call_and_wait_says_so",
+        "a paused run is polled", 10, "runtime/poll.py",
+        "return run is not None and run.control is not RunControlState.PAUSED",
+        "return run is not None",
+        f"{LAWS}::test_a_paused_run_is_not_polled",
+    ),
+    mutant(
+        "a paused run is collected unasked", 10, "runtime/steps.py",
+        "if not run.is_finished and run.control is not RunControlState.PAUSED:",
+        "if not run.is_finished:",
+        f"{LAWS}::test_a_paused_run_is_not_polled",
     ),
     mutant(
         "a key in the stored config", 11, "runtime/runner.py",

@@ -30,8 +30,6 @@ def start(home: Path, *options: str) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        # A shell that runs this suite in the background has switched Ctrl-C off, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads use it here
     )
 
 

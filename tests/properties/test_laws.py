@@ -151,6 +151,31 @@ def test_a_row_without_an_answer_is_sent_ten_times_at_most(world: World) -> None
     assert (result.error.error_class, result.attempt_count) == ("batch_output_missing_row", 0)
 
 
+def test_a_row_that_always_fails_is_tried_as_often_as_the_policy_says(world: World) -> None:
+    world.cloud.fates += [Fate(lines={0: "error_500"})] * 30
+    begun(world, rows=1)
+    live(world, 30)
+    assert len(world.cloud.batches) == 3
+    (result,) = world.workers[0].runner.get_run("run").results()
+    assert result.attempt_count == 3
+
+
+def test_a_paused_run_is_not_polled(world: World) -> None:
+    """One batch has ended and could be collected, one is still away; both are left alone."""
+    begun(world, rows=6)
+    world.cloud.batches[1].status = "dreaming"
+    for _ in range(4):
+        world.cloud._step(world.cloud.batches[0])
+    runner = world.workers[0].runner
+    runner.poll()
+    assert [batch.state for batch in world.workers[0].storage.batches()] == [BatchState.ENDED, BatchState.SUBMITTED]
+    runner.get_run("run").pause()
+    before = dict(world.cloud.calls)
+    runner.poll()
+    runner.get_run("run").refresh()
+    assert dict(world.cloud.calls) == before
+
+
 @pytest.mark.parametrize("line", [b"\xff\xfe", b"{", b"[1]", b"null", b"", b'{"custom_id": 3}', b"\x00" * 9])
 def test_bytes_that_are_no_text_cost_nothing(line: bytes) -> None:
     assert read_line(line).custom_id is None
