@@ -9,21 +9,13 @@ import hashlib
 import re
 from urllib.parse import quote
 
-MAX_RUN_ID_CHARS = 200
+from batchor_engine.core.identity import check_run_id
+
 # Most file systems stop at 255 bytes a name; the rest is for prefixes and suffixes.
 _MAX_SEGMENT_CHARS = 200
 _TOKEN = re.compile(r"[0-9a-f]{32}")
 _REQUEST_SUFFIX = ".jsonl"
 _SIDECAR_SUFFIX = ".items"
-
-
-def check_run_id(run_id: str) -> str:
-    """Return `run_id`, or raise ValueError where it is empty or longer than 200 characters."""
-    if not run_id:
-        raise ValueError("A run id must not be empty.")
-    if len(run_id) > MAX_RUN_ID_CHARS:
-        raise ValueError(f"A run id has at most {MAX_RUN_ID_CHARS} characters, this one has {len(run_id)}.")
-    return run_id
 
 
 def path_segment(text: str) -> str:

@@ -27,6 +27,11 @@ class Allowance:
         return self.total if self.total is None or items != 1 else max(self.total, tokens)
 
 
+def scope_name(account_label: str, model: str) -> str:
+    """The scope whose limit all runs of one account and model share."""
+    return f"{account_label}|{model}"
+
+
 def allowance(effective: int | None, per_batch: int | None, scope: ScopeRecord, *, target_ratio: float) -> Allowance:
     """The configured limits, lowered by what the provider has said and by how far off our counting was.
 

@@ -31,9 +31,9 @@ def new_run_id(now: datetime, token: str) -> str:
 def check_run_id(run_id: str) -> str:
     """The id itself, or a ValueError where it is empty or too long to name files after."""
     if not run_id:
-        raise ValueError("run_id must not be empty: leave it out to get a generated one")
+        raise ValueError("run_id must not be empty: leave it out, and a run id is made for you")
     if len(run_id) > MAX_RUN_ID_CHARS:
-        raise ValueError(f"run_id has {len(run_id)} characters, at most {MAX_RUN_ID_CHARS} are allowed")
+        raise ValueError(f"run_id has {len(run_id)} characters; a run id has at most {MAX_RUN_ID_CHARS}")
     return run_id
 
 

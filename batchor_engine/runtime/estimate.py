@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic_core import from_json, to_jsonable_python
 
 from batchor_engine.config import ProviderKind
-from batchor_engine.core.budget import Allowance, allowance
+from batchor_engine.core.budget import Allowance, allowance, scope_name
 from batchor_engine.core.costs import Cost, Priced, UsageByTier, price, usd, with_note
 from batchor_engine.core.forecast import Files, limit_warnings, packing_warnings, too_large
 from batchor_engine.core.identity import check_batch_metadata, custom_id
@@ -299,7 +299,7 @@ def _allowance(host: Host, job: BatchJob[Any, Any], provider: BatchProvider) -> 
     return allowance(
         limits.effective_limit,
         limits.per_batch_limit,
-        host.store.scope(f"{provider.account_label}|{config.scope_model()}"),
+        host.store.scope(scope_name(provider.account_label, config.scope_model())),
         target_ratio=limits.target_ratio,
     )
 

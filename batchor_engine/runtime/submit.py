@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from batchor_engine.core.backoff import after_failure, after_progress
-from batchor_engine.core.budget import Allowance, allowance
+from batchor_engine.core.budget import Allowance, allowance, scope_name
 from batchor_engine.core.identity import input_file_name, remote_metadata
 from batchor_engine.core.packing import Packed, PackLimits, pack_rows, part_load, whole_rest
 from batchor_engine.core.records import Backoff, BatchRecord, ItemRow, Lease, NewBatch, PartRecord, RunRecord
@@ -127,7 +127,7 @@ def _allowance(work: Submission) -> Allowance:
 
 
 def _scope(work: Submission) -> str:
-    return f"{work.provider.account_label}|{work.host.config_of(work.run).scope_model()}"
+    return scope_name(work.provider.account_label, work.host.config_of(work.run).scope_model())
 
 
 def _pack_fresh(work: Submission, limits: PackLimits) -> Packed:
