@@ -1,6 +1,7 @@
 """batchor for Dagster: a batch job of an LLM provider as two assets, and a sensor that waits for it."""
 
 from batchor_dagster.assets import batchor_assets
+from batchor_dagster.checks import BatchorChecks
 from batchor_dagster.definitions import build_batchor_definitions
 from batchor_dagster.io_manager import BatchorIOManager, build_batchor_io_manager
 from batchor_dagster.metadata import BatchorMetadataSet
@@ -10,6 +11,7 @@ from batchor_dagster.sensors import build_batchor_polling_sensor
 __version__ = "0.1.0"
 
 __all__ = [
+    "BatchorChecks",
     "BatchorIOManager",
     "BatchorMetadataSet",
     "BatchorResource",

@@ -8,13 +8,14 @@ from typing import Any
 import dagster as dg
 from pydantic import BaseModel
 
-from batchor_dagster.checks import DEFAULT_MAX_FAILURE_RATE
+from batchor_dagster.checks import BatchorChecks
 from batchor_dagster.metadata import RESULTS_OF_KEY
 from batchor_dagster.resources import RESOURCE
 from batchor_dagster.results import OnPending, ResultPolicy, results_asset
 from batchor_dagster.submission import JobFunction, submission_asset
 
 IO_MANAGER_KEY = "batchor_io_manager"
+DEFAULT_CHECKS = BatchorChecks()
 AnyAssets = dg.AssetsDefinition | dg.AssetSpec | dg.SourceAsset | Sequence[Any]
 
 
@@ -36,8 +37,7 @@ def batchor_assets(
     retry_policy: dg.RetryPolicy | None = None,
     pool: str | None = None,
     on_pending: OnPending = "skip",
-    max_failure_rate: float = DEFAULT_MAX_FAILURE_RATE,
-    blocking_check: bool = False,
+    checks: BatchorChecks = DEFAULT_CHECKS,
     io_manager_key: str = IO_MANAGER_KEY,
     resource_key: str = RESOURCE,
 ) -> Callable[[JobFunction], list[dg.AssetsDefinition]]:
@@ -52,8 +52,7 @@ def batchor_assets(
         structured_output: Model of one answer, at the top level of a module; None gives text.
         on_pending: What materializing `<name>` does while the provider works: "skip" yields nothing, "wait" holds the
             worker, "fail" turns the partition red.
-        max_failure_rate: Share of failed rows, 0 to 1, above which the check `failure_rate` fails.
-        blocking_check: Whether a failed check stops downstream assets in the same run.
+        checks: Thresholds of the asset checks on `<name>`; by default at most 5 % of the rows may fail for good.
         io_manager_key: Who loads the rows for downstream assets.
         resource_key: Key of the `BatchorResource`.
 
@@ -75,8 +74,7 @@ def batchor_assets(
     policy = ResultPolicy(
         resource_key=resource_key,
         on_pending=on_pending,
-        max_failure_rate=max_failure_rate,
-        blocking_check=blocking_check,
+        checks=checks,
     )
 
     def build(fn: JobFunction) -> list[dg.AssetsDefinition]:

@@ -8,14 +8,15 @@ from typing import Any, Literal
 import dagster as dg
 from pydantic import BaseModel
 
-from batchor_dagster.checks import FAILURE_RATE, failure_rate_result, failure_rate_spec
+from batchor_dagster.checks import BatchorChecks, check_specs
 from batchor_dagster.columns import COLUMN_SCHEMA_KEY, column_schema
-from batchor_dagster.engine_runs import is_lost, newest_run, run_info
+from batchor_dagster.engine_runs import newest_run, run_info
 from batchor_dagster.metadata import RESOURCE_KEY, RESULTS_OF_KEY, RUN_ID_TAG, SENSOR_TAG
-from batchor_dagster.reports import pending_message, result_metadata, row_counts
+from batchor_dagster.outcome import Ended, outcome
+from batchor_dagster.reports import pending_message
 from batchor_dagster.resources import BatchorResource
 from batchor_dagster.submission import one_clear_failure, slot_of_step
-from batchor_engine import BatchRunner, Run, RunInfo
+from batchor_engine import BatchRunner, Run
 
 OnPending = Literal["skip", "wait", "fail"]
 
@@ -27,12 +28,11 @@ def polling_sensor_name(resource_key: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ResultPolicy:
-    """What the result asset does with an unfinished run, and how many failed rows it accepts."""
+    """What the result asset does with an unfinished run, and what it asks of a finished one."""
 
     resource_key: str
     on_pending: OnPending
-    max_failure_rate: float
-    blocking_check: bool
+    checks: BatchorChecks
 
 
 def results_asset(
@@ -58,12 +58,11 @@ def results_asset(
         },
         **spec_args,
     ).with_io_manager_key(io_manager_key)
-    check = failure_rate_spec(key, max_failure_rate=policy.max_failure_rate, blocking=policy.blocking_check)
 
     @dg.multi_asset(
         name=key.to_python_identifier(),
         specs=[spec],
-        check_specs=[check],
+        check_specs=check_specs(key, policy.checks),
         can_subset=True,
         required_resource_keys={policy.resource_key},
         **op_args,
@@ -97,7 +96,7 @@ def bring_in(
     elif info.run_id != newest.run_id:
         context.log.info(f"{info.run_id} has ended, but {newest.run_id} was submitted later: nothing to materialize.")
     else:
-        yield from outcome(context, run, info, key, policy)
+        yield from outcome(context, Ended(run, info, slot.partition), key, policy.checks)
 
 
 def advance(run: Run, on_pending: OnPending) -> None:
@@ -107,22 +106,3 @@ def advance(run: Run, on_pending: OnPending) -> None:
     run.refresh()
     if on_pending == "wait":
         run.wait()
-
-
-def outcome(
-    context: dg.AssetExecutionContext, run: Run, info: RunInfo, key: dg.AssetKey, policy: ResultPolicy
-) -> Iterator[Any]:
-    """The materialization and its check, or a failure when not one row has an answer."""
-    metadata = {**result_metadata(run, info), **row_counts(info)}
-    failures = run.failure_counts()
-    if is_lost(info):
-        reasons = ", ".join(f"{name} × {count}" for name, count in failures.items())
-        raise dg.Failure(f"All {info.summary.failed_items} rows of {info.run_id} failed: {reasons}", metadata, False)
-    check = failure_rate_result(key, info.summary, failures, max_failure_rate=policy.max_failure_rate)
-    wanted = [check] if any(one.name == FAILURE_RATE for one in context.selected_asset_check_keys) else []
-    if key in context.selected_asset_keys:
-        # Reading the same outcome again leaves what is downstream in step.
-        version = dg.DataVersion(f"{info.run_id}:{info.summary.completed_items}:{info.summary.failed_items}")
-        yield dg.MaterializeResult(asset_key=key, metadata=metadata, check_results=wanted, data_version=version)
-    else:
-        yield from wanted

@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from batchor_dagster import BatchorResource, batchor_assets, build_batchor_definitions
+from batchor_dagster import BatchorChecks, BatchorResource, batchor_assets, build_batchor_definitions
 from batchor_engine import (
     BatchJob,
     BatchRunner,
@@ -53,7 +53,7 @@ def tickets_asset(rows: Rows, partitions_def: dg.PartitionsDefinition | None = N
 
 
 def triage_assets(**options: Any) -> list[dg.AssetsDefinition]:
-    defaults = {"name": "triage", "structured_output": TicketTriage, "max_failure_rate": 0.3}
+    defaults = {"name": "triage", "structured_output": TicketTriage, "checks": BatchorChecks(max_failure_rate=0.3)}
 
     @batchor_assets(**{**defaults, **options})
     def triage(tickets: list) -> BatchJob:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 import pytest
 
-from batchor_dagster import BatchorMetadataSet, BatchorResource, build_batchor_definitions
+from batchor_dagster import BatchorChecks, BatchorMetadataSet, BatchorResource, build_batchor_definitions
 from batchor_dagster.columns import column_schema
 from example_project.models import TicketTriage
 from tests.on_dagster.shop import FOUR_ROWS, Shop, materialized, tickets_asset, triage_assets
@@ -20,7 +20,9 @@ def finished(shop: Shop, **options: object) -> dg.Definitions:
 
 @pytest.mark.parametrize(("allowed", "passed"), [(0.25, True), (0.2, False), (0.0, False), (1.0, True)])
 def test_the_check_fails_above_its_share_of_failed_rows(shop: Shop, allowed: float, passed: bool) -> None:
-    (check,) = shop.materialize(finished(shop, max_failure_rate=allowed), "triage").get_asset_check_evaluations()
+    (check,) = shop.materialize(
+        finished(shop, checks=BatchorChecks(max_failure_rate=allowed)), "triage"
+    ).get_asset_check_evaluations()
     assert check.passed is passed
     assert check.description == "1 of 4 rows failed (25.0%)"
 
@@ -30,7 +32,7 @@ def test_a_blocking_check_stops_what_is_downstream(shop: Shop) -> None:
     def reader(triage: list) -> None: ...
 
     defs = shop.definitions(
-        [tickets_asset(FOUR_ROWS), triage_assets(max_failure_rate=0.0, blocking_check=True), reader]
+        [tickets_asset(FOUR_ROWS), triage_assets(checks=BatchorChecks(max_failure_rate=0.0, blocking=True)), reader]
     )
     shop.materialize(defs, "tickets", "triage_batch")
     shop.sandbox.finish()

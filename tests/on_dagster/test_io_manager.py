@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from batchor_dagster import batchor_assets
+from batchor_dagster import BatchorChecks, batchor_assets
 from batchor_engine import BatchJob, Run
 from example_project.models import Product, TicketTriage
 from tests.on_dagster.shop import (
@@ -73,7 +73,7 @@ def test_an_unknown_form_is_refused_with_the_known_ones(shop: Shop) -> None:
 def test_a_text_job_gives_texts(shop: Shop) -> None:
     seen: list[Any] = []
 
-    @batchor_assets(name="words", max_failure_rate=1.0)
+    @batchor_assets(name="words", checks=BatchorChecks(max_failure_rate=1.0))
     def words() -> BatchJob:
         return job_for(FOUR_ROWS)
 
