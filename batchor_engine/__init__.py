@@ -14,6 +14,7 @@ from batchor_engine.config import (
     ProviderKind,
 )
 from batchor_engine.core.costs import Cost
+from batchor_engine.core.prompt_template import PromptTemplate
 from batchor_engine.core.remote_files import RemoteCleanup
 from batchor_engine.core.strict_schema import default_schema_name, model_output_schema
 from batchor_engine.errors import (
@@ -80,6 +81,7 @@ from batchor_engine.sources.composite import CompositeItemSource
 from batchor_engine.sources.files import CsvItemSource, JsonlItemSource
 from batchor_engine.sources.frames import DataFrameItemSource
 from batchor_engine.sources.parquet import ParquetItemSource
+from batchor_engine.sources.tables import open_item_files
 from batchor_engine.states import ItemStatus, RunControlState, RunLifecycleStatus
 from batchor_engine.storage.memory import MemoryStateStore
 from batchor_engine.storage.registry import StorageKind, StorageRegistry, build_default_storage_registry
@@ -133,6 +135,7 @@ __all__ = [
     "PollReport",
     "PromptBuildError",
     "PromptParts",
+    "PromptTemplate",
     "ProviderConfig",
     "ProviderError",
     "ProviderKind",
@@ -175,5 +178,6 @@ __all__ = [
     "column_descriptions",
     "default_schema_name",
     "model_output_schema",
+    "open_item_files",
     "resolve_openai_api_key",
 ]

@@ -27,6 +27,7 @@ RunSummary RunSnapshot TerminalResultsPage TerminalResultsExportResult ModelReso
 RunNotFinishedError RunPausedError StructuredOutputSchemaError StructuredOutputError default_schema_name
 model_output_schema UnknownRunError RunIngestionSourceRequiredError RunSubmissionIndeterminateError
 DataFrameItemSource
+PromptTemplate open_item_files
 """.split()  # noqa: SIM905 - a wall of quotes would hide what is missing
 
 HOMES = {
@@ -50,6 +51,7 @@ HOMES = {
 FIELDS = {
     "BatchItem": "item_id payload metadata={}",
     "PromptParts": "prompt system_prompt=None",
+    "PromptTemplate": "template system_prompt=None",  # [ext]
     "BatchJob": "items build_prompt provider_config structured_output=None schema_name=None chunk_policy=ChunkPolicy() "
     "retry_policy=RetryPolicy() batch_metadata={} artifact_policy=ArtifactPolicy()",
     "ChunkPolicy": "max_requests=50000 max_file_bytes=157286400 chars_per_token=4",
@@ -83,6 +85,7 @@ SIGNATURES = {
     "JsonlItemSource": "path * item_id_from_row payload_from_row metadata_from_row=None encoding='utf-8'",
     "ParquetItemSource": "path * item_id_from_row payload_from_row metadata_from_row=None columns=None",
     "CompositeItemSource": "sources",
+    "open_item_files": "paths * id_column template encoding='utf-8'",  # [ext]
     "SQLiteStorage": "* name='default' path=None now=None engine=None provider_registry=None",
     "MemoryStateStore": "* now=None",
     "StorageRegistry.register": "self * kind factory",

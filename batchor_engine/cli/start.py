@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from batchor_engine.cli.inputs import Prompt, open_inputs
+from batchor_engine.cli.inputs import open_inputs, prompt_of
 from batchor_engine.cli.job import endpoint_of, model_class, options_of, usage
 from batchor_engine.cli.options import ArtifactsUrl, DbPath, StoreUrl, pairs
 from batchor_engine.cli.place import CommandError, Place, require_key
@@ -102,7 +102,7 @@ def start(
     stopped, without asking twice for what is paid.
     """
     place = Place(db_path, store_url, artifacts_url)
-    prompt = _prompt(prompt_field, prompt_template, system_prompt)
+    prompt = prompt_of(prompt_field, prompt_template, system_prompt)
     labels = pairs(label or [], "--label")
     with usage():
         named = check_run_id(run_id) if run_id is not None else new_run_id(datetime.now(UTC), uuid.uuid4().hex)
@@ -129,7 +129,7 @@ def start(
         }
     answer = None if structured_output_class is None else model_class(structured_output_class)
     items = open_inputs(input_, id_field, prompt, encoding)
-    job = BatchJob(items, prompt.build, config, structured_output=answer, schema_name=schema_name, **policies)
+    job = BatchJob(items, prompt, config, structured_output=answer, schema_name=schema_name, **policies)
     if context.info_name == PLAN:
         _plan(place, job)
         return
@@ -146,16 +146,6 @@ def _plan(place: Place, job: BatchJob[Any, Any]) -> None:
         note(text)
     if not plan.can_start:
         raise typer.Exit(1)
-
-
-def _prompt(field: Text, template: Text, system: Text) -> Prompt:
-    match field, template:
-        case str(), None:
-            return Prompt.of_field(field, system)
-        case None, str():
-            return Prompt.of_template(template, system)
-        case _:
-            raise typer.BadParameter("give exactly one of them", param_hint="'--prompt-field' and '--prompt-template'")
 
 
 @dataclass(frozen=True)
