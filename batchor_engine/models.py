@@ -248,6 +248,21 @@ class BatchInfo:
     remote_failed: int
     submitted_at: datetime | None
     ended_at: datetime | None
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
+class BudgetInfo:
+    """Prompt tokens that runs of one account and model may have enqueued together; `limit` None: no limit is known."""
+
+    scope: str
+    limit: int | None
+    reserved: int
+
+    @property
+    def headroom(self) -> int | None:
+        """Tokens that could be enqueued now; None without a limit."""
+        return None if self.limit is None else max(0, self.limit - self.reserved)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ RunNotFinishedError RunPausedError StructuredOutputSchemaError StructuredOutputE
 model_output_schema UnknownRunError RunIngestionSourceRequiredError RunSubmissionIndeterminateError
 DataFrameItemSource
 PromptTemplate open_item_files
+BudgetInfo RunInfo BatchInfo
 """.split()  # noqa: SIM905 - a wall of quotes would hide what is missing
 
 HOMES = {
@@ -102,6 +103,11 @@ SIGNATURES = {
     "BatchRunner.start": "self job * run_id=None …",
     "BatchRunner.run_and_wait": "self job * run_id=None …",
     "BatchRunner.get_run": "self run_id",
+    "BatchRunner.info": "self run_id",  # [ext]
+    "BatchRunner.find_runs": "self labels=None * limit=None unfinished=False created_after=None",  # [ext]
+    "BatchRunner.fingerprint": "self labels=None * created_before=None",  # [ext]
+    "BatchRunner.budget_of": "self run_id",  # [ext]
+    "Run.attempts": "self",  # [ext]
     "BatchRunner.pause_run": "self run_id",
     "BatchRunner.resume_run": "self run_id",
     "BatchRunner.cancel_run": "self run_id …",

@@ -43,6 +43,7 @@ def batch_info(batch: BatchRecord) -> BatchInfo:
         remote_failed=batch.remote_failed,
         submitted_at=as_time(batch.submitted_at),
         ended_at=as_time(batch.ended_at),
+        tokens=batch.tokens,
     )
 
 

@@ -66,9 +66,26 @@ class StateStore(ABC):
 
     @abstractmethod
     def runs(
-        self, *, labels: Mapping[str, str] | None = None, before: int | None = None, limit: int = 100
+        self,
+        *,
+        labels: Mapping[str, str] | None = None,
+        before: int | None = None,
+        limit: int = 100,
+        unfinished: bool = False,
+        created_after: float | None = None,
     ) -> list[RunRecord]:
-        """Runs that carry all these labels, newest first, older than the run with primary key `before`."""
+        """Runs that carry all these labels, newest first, older than the run with primary key `before`.
+
+        With `unfinished` only those that are not over; with `created_after` only those made later than that.
+        """
+
+    @abstractmethod
+    def fingerprint(self, labels: Mapping[str, str], created_before: float | None) -> tuple[int, int]:
+        """How many runs carry all these labels and are older, and the sum of their revisions."""
+
+    @abstractmethod
+    def attempts(self, run_pk: int) -> int:
+        """Counted attempts of all rows of a run together."""
 
     @abstractmethod
     def labels(self, run_pks: Collection[int]) -> dict[int, dict[str, str]]:

@@ -220,6 +220,10 @@ class Run:
         """What the collected lines cost, retried ones included, by a kept price list; an unknown price is said."""
         return run_cost(self._runner.host, self._record())
 
+    def attempts(self) -> int:
+        """Counted attempts of all items so far, added up in the database."""
+        return self._runner.host.store.attempts(self._record().pk)
+
     def failure_counts(self) -> dict[str, int]:
         """Items that failed for good, by error class."""
         return failure_counts(self._runner.host, self._record())

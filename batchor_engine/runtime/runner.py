@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +26,7 @@ from batchor_engine.job import BatchJob
 from batchor_engine.models import (
     ArtifactExportResult,
     ArtifactPruneResult,
+    BudgetInfo,
     JSONObject,
     PollReport,
     RunInfo,
@@ -46,6 +48,7 @@ from batchor_engine.runtime.housekeeping import DeletedRun, RunPage, delete_run,
 from batchor_engine.runtime.poll import poll
 from batchor_engine.runtime.run import Run
 from batchor_engine.runtime.steps import stop_after
+from batchor_engine.runtime.submit import budget_of
 from batchor_engine.runtime.tidy import tidy
 from batchor_engine.states import RunControlState, RunLifecycleStatus
 from batchor_engine.storage.registry import StorageRegistry, build_default_storage_registry, open_store
@@ -238,18 +241,47 @@ class BatchRunner:
 
     # --- looking after many
 
-    def find_runs(self, labels: Mapping[str, str] | None = None, *, limit: int | None = None) -> list[RunInfo]:
-        """Runs that carry all these labels, newest first, with what is due for each; needs no key."""
+    def info(self, run_id: str) -> RunInfo:
+        """What find_runs() says about one run; UnknownRunError where there is none."""
+        return run_infos(self.host, [read_run(self.host, run_id)])[0]
+
+    def find_runs(
+        self,
+        labels: Mapping[str, str] | None = None,
+        *,
+        limit: int | None = None,
+        unfinished: bool = False,
+        created_after: datetime | None = None,
+    ) -> list[RunInfo]:
+        """Runs that carry all these labels, newest first, with what is due for each; needs no key.
+
+        With `unfinished` only runs that are not over, with `created_after` (aware) only younger ones: what a host that
+        asks again and again needs, whatever the length of the history.
+        """
         found: list[RunInfo] = []
         before: int | None = None
+        since = None if created_after is None else created_after.timestamp()
         while limit is None or len(found) < limit:
             wanted = _PAGE if limit is None else min(_PAGE, limit - len(found))
-            page = self.storage.runs(labels=labels, before=before, limit=wanted)
+            page = self.storage.runs(
+                labels=labels, before=before, limit=wanted, unfinished=unfinished, created_after=since
+            )
             found += run_infos(self.host, page)
             if len(page) < wanted:
                 break
             before = page[-1].pk
         return found
+
+    def fingerprint(
+        self, labels: Mapping[str, str] | None = None, *, created_before: datetime | None = None
+    ) -> tuple[int, int]:
+        """A value that is another one after any change to any of these runs; one query that adds up, reads no run."""
+        until = None if created_before is None else created_before.timestamp()
+        return self.storage.fingerprint(labels or {}, until)
+
+    def budget_of(self, run_id: str) -> BudgetInfo:
+        """The token budget that a run shares with others of its account and model; needs no key."""
+        return budget_of(self.host, read_run(self.host, run_id))
 
     def list_runs(
         self,

@@ -18,6 +18,7 @@ from batchor_engine.core.identity import input_file_name, remote_metadata
 from batchor_engine.core.packing import Packed, PackLimits, pack_rows, part_load, whole_rest
 from batchor_engine.core.records import Backoff, BatchRecord, ItemRow, Lease, NewBatch, PartRecord, RunRecord
 from batchor_engine.errors import ApiKeyMissingError, LeaseLostError, ProviderError, ProviderErrorKind
+from batchor_engine.models import BudgetInfo
 from batchor_engine.ports.providers import BatchProvider
 from batchor_engine.ports.state import StateStore, iter_items
 from batchor_engine.runtime.host import Host, RunPolicies, pause_for, policies_of
@@ -109,6 +110,13 @@ def has_room(host: Host, run: RunRecord) -> bool:
     packed = plan_batch(work, partial=True)
     budget = allowed.budget_for(packed.load.items, packed.load.tokens) or 0
     return bool(packed.oversize) or work.store.scope(_scope(work)).reserved + packed.load.tokens <= budget
+
+
+def budget_of(host: Host, run: RunRecord) -> BudgetInfo:
+    """What the scope of a run may have enqueued, and has."""
+    work = Submission(host, run, Lease("", "", 0, 0.0), host.provider_of(run), policies_of(run))
+    name = _scope(work)
+    return BudgetInfo(name, _allowance(work).total, host.store.scope(name).reserved)
 
 
 def _limits(work: Submission) -> PackLimits:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import ColumnElement, Connection, func, or_, select, text
 
 from batchor_engine.core.records import BatchRange, BatchRecord, ItemRow, PartRecord, RunRecord, SegmentRecord
-from batchor_engine.states import ITEM_CODES, BatchState, ItemStatus
+from batchor_engine.states import ITEM_CODES, ITEM_OPEN, BatchState, ItemStatus
 from batchor_engine.storage import rows
 from batchor_engine.storage.schema import (
     REOPENED,
@@ -22,15 +22,50 @@ from batchor_engine.storage.schema import (
 )
 
 
-def runs_by_label(connection: Connection, labels: Mapping[str, str], before: int | None, limit: int) -> list[RunRecord]:
-    """Newest first; every label must match."""
-    query = select(runs).order_by(runs.c.id.desc()).limit(limit)
+def chosen(
+    labels: Mapping[str, str],
+    *,
+    before: int | None = None,
+    unfinished: bool = False,
+    created_after: float | None = None,
+    created_before: float | None = None,
+) -> list[ColumnElement[bool]]:
+    """The conditions of a choice of runs; every label must match."""
+    found: list[ColumnElement[bool]] = []
     for key, value in labels.items():
         carriers = select(run_labels.c.run).where(run_labels.c.key == key, run_labels.c.value == value)
-        query = query.where(runs.c.id.in_(carriers))
+        found.append(runs.c.id.in_(carriers))
     if before is not None:
-        query = query.where(runs.c.id < before)
+        found.append(runs.c.id < before)
+    if created_after is not None:
+        found.append(runs.c.created_at > created_after)
+    if created_before is not None:
+        found.append(runs.c.created_at < created_before)
+    if unfinished:
+        # run_status() of states.py, as a condition.
+        open_rows = [runs.c[f"n_{status.value}"] > 0 for status in sorted(ITEM_OPEN)]
+        found.append(or_(runs.c.ingest_finished.is_(False), runs.c.live_batches > 0, *open_rows))
+    return found
+
+
+def runs_where(connection: Connection, conditions: Sequence[ColumnElement[bool]], limit: int) -> list[RunRecord]:
+    """Newest first."""
+    query = select(runs).where(*conditions).order_by(runs.c.id.desc()).limit(limit)
     return [rows.run_record(row) for row in connection.execute(query)]
+
+
+def fingerprint(connection: Connection, conditions: Sequence[ColumnElement[bool]]) -> tuple[int, int]:
+    query = select(func.count(), func.coalesce(func.sum(runs.c.revision), 0)).where(*conditions)
+    count, revisions = connection.execute(query).one()
+    return int(count), int(revisions)
+
+
+def attempts(connection: Connection, run_pk: int) -> int:
+    return int(
+        connection.execute(
+            select(func.coalesce(func.sum(items.c.attempts), 0)).where(items.c.run == run_pk)
+        ).scalar_one()
+    )
 
 
 def labels_of(connection: Connection, run_pks: Collection[int]) -> dict[int, dict[str, str]]:

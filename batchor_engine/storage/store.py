@@ -108,10 +108,26 @@ class SqlStateStore(StateStore):
             return run_writes.find(connection, run_id) if connection else None
 
     def runs(
-        self, *, labels: Mapping[str, str] | None = None, before: int | None = None, limit: int = 100
+        self,
+        *,
+        labels: Mapping[str, str] | None = None,
+        before: int | None = None,
+        limit: int = 100,
+        unfinished: bool = False,
+        created_after: float | None = None,
     ) -> list[RunRecord]:
+        chosen = reads.chosen(labels or {}, before=before, unfinished=unfinished, created_after=created_after)
         with self._read() as connection:
-            return reads.runs_by_label(connection, labels or {}, before, limit) if connection else []
+            return reads.runs_where(connection, chosen, limit) if connection else []
+
+    def fingerprint(self, labels: Mapping[str, str], created_before: float | None) -> tuple[int, int]:
+        chosen = reads.chosen(labels, created_before=created_before)
+        with self._read() as connection:
+            return reads.fingerprint(connection, chosen) if connection else (0, 0)
+
+    def attempts(self, run_pk: int) -> int:
+        with self._read() as connection:
+            return reads.attempts(connection, run_pk) if connection else 0
 
     def labels(self, run_pks: Collection[int]) -> dict[int, dict[str, str]]:
         with self._read() as connection:
