@@ -53,6 +53,7 @@ from batchor_engine.models import (
     RunInfo,
     RunSnapshot,
     RunSummary,
+    RunTally,
     RunUsage,
     StructuredItemResult,
     TerminalResultsExportResult,
@@ -73,6 +74,7 @@ from batchor_engine.ports.state import StateStore
 from batchor_engine.providers.openai import OpenAIBatchProvider, resolve_openai_api_key
 from batchor_engine.providers.registry import ProviderRegistry, build_default_provider_registry
 from batchor_engine.results.frames import ColumnDescription, column_descriptions
+from batchor_engine.runtime.costs import RunEstimate
 from batchor_engine.runtime.doctor import DoctorReport
 from batchor_engine.runtime.estimate import JobPlan
 from batchor_engine.runtime.housekeeping import DeletedRun, RunHasLiveBatchesError, RunPage
@@ -147,6 +149,7 @@ __all__ = [
     "RetryPolicy",
     "Run",
     "RunControlState",
+    "RunEstimate",
     "RunEvent",
     "RunHasLiveBatchesError",
     "RunInfo",
@@ -159,6 +162,7 @@ __all__ = [
     "RunSnapshot",
     "RunSubmissionIndeterminateError",
     "RunSummary",
+    "RunTally",
     "RunUsage",
     "SQLiteStorage",
     "SourceIdentity",

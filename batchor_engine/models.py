@@ -236,6 +236,29 @@ class RunUsage:
 
 
 @dataclass(frozen=True)
+class RunTally:
+    """What the rows of a run, or of one group of them, have come to so far; `failed` is for good.
+
+    `estimated_tokens` are those of the request lines as counted at ingestion, each row once.
+    """
+
+    rows: int = 0
+    completed: int = 0
+    failed: int = 0
+    attempts: int = 0
+    estimated_tokens: int = 0
+
+    def __add__(self, other: RunTally) -> RunTally:
+        return RunTally(
+            self.rows + other.rows,
+            self.completed + other.completed,
+            self.failed + other.failed,
+            self.attempts + other.attempts,
+            self.estimated_tokens + other.estimated_tokens,
+        )
+
+
+@dataclass(frozen=True)
 class BatchInfo:
     """One batch of a run as last seen at the provider; times are aware UTC."""
 

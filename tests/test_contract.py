@@ -28,7 +28,7 @@ RunNotFinishedError RunPausedError StructuredOutputSchemaError StructuredOutputE
 model_output_schema UnknownRunError RunIngestionSourceRequiredError RunSubmissionIndeterminateError
 DataFrameItemSource
 PromptTemplate open_item_files
-BudgetInfo RunInfo BatchInfo
+BudgetInfo RunInfo BatchInfo RunTally RunEstimate
 """.split()  # noqa: SIM905 - a wall of quotes would hide what is missing
 
 HOMES = {

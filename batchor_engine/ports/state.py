@@ -29,7 +29,7 @@ from batchor_engine.core.records import (
     SegmentRecord,
     Settlement,
 )
-from batchor_engine.models import JSONValue
+from batchor_engine.models import JSONValue, RunTally
 from batchor_engine.states import BatchState, RunControlState
 
 
@@ -82,10 +82,6 @@ class StateStore(ABC):
     @abstractmethod
     def fingerprint(self, labels: Mapping[str, str], created_before: float | None) -> tuple[int, int]:
         """How many runs carry all these labels and are older, and the sum of their revisions."""
-
-    @abstractmethod
-    def attempts(self, run_pk: int) -> int:
-        """Counted attempts of all rows of a run together."""
 
     @abstractmethod
     def labels(self, run_pks: Collection[int]) -> dict[int, dict[str, str]]:
@@ -232,6 +228,10 @@ class StateStore(ABC):
     @abstractmethod
     def superseded_indexes(self, run_pk: int, segment: SegmentRecord) -> set[int]:
         """Rows of a segment whose result was replaced by a later one."""
+
+    @abstractmethod
+    def tallies(self, run_pk: int) -> dict[int, RunTally]:
+        """What the rows of each group come to, by the group's number; rows without a group are in group 0."""
 
     @abstractmethod
     def scope(self, name: str) -> ScopeRecord:

@@ -6,7 +6,9 @@ guessed.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -109,18 +111,35 @@ def _rate(rate: Any, start: int) -> Decimal:
     return begun[-1] if begun else rate.base
 
 
+@dataclass(frozen=True)
+class RunEstimate:
+    """What was known when the rows were read: tokens of whole request lines, each row once, and their cost as input."""
+
+    request_files: int
+    input_tokens: int
+    cost: Cost
+
+
+def run_estimate(host: Host, run: RunRecord) -> RunEstimate:
+    """What is stored about the rows so far; renders nothing again."""
+    tokens = sum(tally.estimated_tokens for tally in host.store.tallies(run.pk).values())
+    cost = with_note(price({0: RunUsage(input_tokens=tokens)}, _prices_of(host, run)), "input only")
+    return RunEstimate(len(host.store.parts(run.pk)), tokens, with_note(cost, *_server_note(host, run)))
+
+
 def run_cost(host: Host, run: RunRecord) -> Cost:
     """What every collected line of a run has cost so far, retried ones included, at the prices of the run's day."""
-    config = host.config_of(run)
-    prices = price_list(
-        config.scope_model(), provider=str(config.provider_kind), at=datetime.fromtimestamp(run.created_at, UTC)
-    )
+    prices = _prices_of(host, run)
     usage = UsageByTier(prices)
     for segment in host.store.segments(run.pk):
         _add_segment(host, run, segment, prices, usage)
-    return with_note(
-        price(usage.totals, prices), *_server_note(getattr(host.connection.apply(config), "base_url", None))
-    )
+    return with_note(price(usage.totals, prices), *_server_note(host, run))
+
+
+def _prices_of(host: Host, run: RunRecord) -> Priced:
+    config = host.config_of(run)
+    begun = datetime.fromtimestamp(run.created_at, UTC)
+    return price_list(config.scope_model(), provider=str(config.provider_kind), at=begun)
 
 
 def _add_segment(host: Host, run: RunRecord, segment: SegmentRecord, prices: Priced, usage: UsageByTier) -> None:
@@ -142,6 +161,13 @@ def _usages(batches: Callable[[], Iterator[Any]]) -> Iterator[RunUsage]:
                 yield RunUsage(*(number or 0 for number in row))
 
 
-def _server_note(base_url: str | None) -> tuple[str, ...]:
-    host = urlsplit(base_url).netloc if base_url else _OPENAI_HOST
-    return () if host == _OPENAI_HOST else (f"priced as OpenAI charges, while the run's server is {host}",)
+def server_of(host: Host, run: RunRecord) -> str:
+    """The network location that this process would send the run's requests to."""
+    configured = getattr(host.connection.apply(host.config_of(run)), "base_url", None)
+    base_url: str | None = configured or os.environ.get("OPENAI_BASE_URL")
+    return urlsplit(base_url).netloc if base_url else _OPENAI_HOST
+
+
+def _server_note(host: Host, run: RunRecord) -> tuple[str, ...]:
+    server = server_of(host, run)
+    return () if server == _OPENAI_HOST else (f"priced as OpenAI charges, while the run's server is {server}",)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from batchor_engine.config import ProviderConfig
 from batchor_engine.core.costs import Cost
 from batchor_engine.core.records import RunRecord
 from batchor_engine.core.summary import batch_info, summarize
@@ -20,13 +21,14 @@ from batchor_engine.models import (
     BatchResultItem,
     RunSnapshot,
     RunSummary,
+    RunTally,
     RunUsage,
     TerminalResultsExportResult,
     TerminalResultsPage,
 )
 from batchor_engine.runtime import control, steps
 from batchor_engine.runtime.advance import read_run
-from batchor_engine.runtime.costs import run_cost
+from batchor_engine.runtime.costs import RunEstimate, run_cost, run_estimate, server_of
 from batchor_engine.runtime.export import export_artifacts, export_terminal, failures_table, write_parquet
 from batchor_engine.runtime.host import Host, policies_of
 from batchor_engine.runtime.prune import prune_artifacts
@@ -222,7 +224,15 @@ class Run:
 
     def attempts(self) -> int:
         """Counted attempts of all items so far, added up in the database."""
-        return self._runner.host.store.attempts(self._record().pk)
+        return sum(tally.attempts for tally in self.tallies().values())
+
+    def estimate(self) -> RunEstimate:
+        """Request files, tokens and cost of the input, as counted when the rows were read; renders nothing again."""
+        return run_estimate(self._runner.host, self._record())
+
+    def tallies(self) -> dict[int, RunTally]:
+        """Rows, attempts and tokens by group of rows, without a group under 0; one query, and no file is opened."""
+        return self._runner.host.store.tallies(self._record().pk)
 
     def failure_counts(self) -> dict[str, int]:
         """Items that failed for good, by error class."""
@@ -231,6 +241,16 @@ class Run:
     def batches(self) -> list[BatchInfo]:
         """Every batch of the run as last seen, oldest first."""
         return [batch_info(batch) for batch in self._runner.host.store.batches(run_pk=self._record().pk)]
+
+    @property
+    def provider_config(self) -> ProviderConfig:
+        """The provider's settings that the run was started with; no secrets."""
+        return self._runner.host.config_of(self._record())
+
+    @property
+    def server(self) -> str:
+        """Host, and port where it is given, that this process sends the run's requests to."""
+        return server_of(self._runner.host, self._record())
 
     @property
     def artifact_root(self) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from sqlalchemy import ColumnElement, Connection, func, or_, select, text
 
 from batchor_engine.core.records import BatchRange, BatchRecord, ItemRow, PartRecord, RunRecord, SegmentRecord
+from batchor_engine.models import RunTally
 from batchor_engine.states import ITEM_CODES, ITEM_OPEN, BatchState, ItemStatus
 from batchor_engine.storage import rows
 from batchor_engine.storage.schema import (
@@ -58,14 +59,6 @@ def fingerprint(connection: Connection, conditions: Sequence[ColumnElement[bool]
     query = select(func.count(), func.coalesce(func.sum(runs.c.revision), 0)).where(*conditions)
     count, revisions = connection.execute(query).one()
     return int(count), int(revisions)
-
-
-def attempts(connection: Connection, run_pk: int) -> int:
-    return int(
-        connection.execute(
-            select(func.coalesce(func.sum(items.c.attempts), 0)).where(items.c.run == run_pk)
-        ).scalar_one()
-    )
 
 
 def labels_of(connection: Connection, run_pks: Collection[int]) -> dict[int, dict[str, str]]:
@@ -152,3 +145,21 @@ def superseded_indexes(connection: Connection, run_pk: int, segment: SegmentReco
         items.c.run == run_pk, span, (items.c.segment.is_(None)) | (items.c.segment != segment.pk)
     )
     return set(connection.execute(query).scalars())
+
+
+def tallies(connection: Connection, run_pk: int) -> dict[int, RunTally]:
+    """One pass over the rows of a run, grouped by the database."""
+    query = (
+        select(items.c.grp, items.c.state, func.count(), func.sum(items.c.attempts), func.sum(items.c.tokens))
+        .where(items.c.run == run_pk)
+        .group_by(items.c.grp, items.c.state)
+    )
+    found: dict[int, RunTally] = {}
+    for group, state, count, attempts, tokens in connection.execute(query):
+        status = rows.ITEM_STATUS[state]
+        completed = count if status is ItemStatus.COMPLETED else 0
+        failed = count if status is ItemStatus.FAILED_PERMANENT else 0
+        # PostgreSQL sums integers to Decimal.
+        tally = RunTally(count, completed, failed, int(attempts), int(tokens))
+        found[group] = found.get(group, RunTally()) + tally
+    return found

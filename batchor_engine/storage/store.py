@@ -34,7 +34,7 @@ from batchor_engine.core.records import (
     Settlement,
 )
 from batchor_engine.errors import ForeignStoreError, StoreBusyError, StoreError, UnknownRunError
-from batchor_engine.models import JSONValue
+from batchor_engine.models import JSONValue, RunTally
 from batchor_engine.ports.state import StateStore
 from batchor_engine.states import BatchState, RunControlState
 from batchor_engine.storage import batch_writes, leases, reads, repairs, run_writes, scopes
@@ -124,10 +124,6 @@ class SqlStateStore(StateStore):
         chosen = reads.chosen(labels, created_before=created_before)
         with self._read() as connection:
             return reads.fingerprint(connection, chosen) if connection else (0, 0)
-
-    def attempts(self, run_pk: int) -> int:
-        with self._read() as connection:
-            return reads.attempts(connection, run_pk) if connection else 0
 
     def labels(self, run_pks: Collection[int]) -> dict[int, dict[str, str]]:
         with self._read() as connection:
@@ -295,6 +291,10 @@ class SqlStateStore(StateStore):
     def superseded_indexes(self, run_pk: int, segment: SegmentRecord) -> set[int]:
         with self._read() as connection:
             return reads.superseded_indexes(connection, run_pk, segment) if connection else set()
+
+    def tallies(self, run_pk: int) -> dict[int, RunTally]:
+        with self._read() as connection:
+            return reads.tallies(connection, run_pk) if connection else {}
 
     def scope(self, name: str) -> ScopeRecord:
         with self._read() as connection:

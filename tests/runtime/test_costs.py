@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from batchor_engine import OpenAIProviderConfig
+from batchor_engine import BatchItem, OpenAIProviderConfig
 from batchor_engine.core.costs import PriceList, UnknownPrice
-from batchor_engine.models import RunUsage
+from batchor_engine.models import RunTally, RunUsage
 from batchor_engine.results.segments import read_rows
 from batchor_engine.runtime.costs import cost_of, price_list, run_cost
 
@@ -141,3 +141,38 @@ def test_a_run_without_answers_costs_nothing_and_a_custom_model_is_unknown(world
 def test_a_newer_list_may_lack_what_we_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "genai_prices", SimpleNamespace(__version__="9"))
     assert cost_of(MILLION, "gpt-5-mini").amount_usd is None
+
+
+def test_an_estimate_knows_the_files_the_tokens_and_the_price_of_the_input(world: World) -> None:
+    run = world.runner().start(world.job(4), run_id="guess")
+    told = run.estimate()
+    assert told.request_files == 1
+    assert told.input_tokens == run.tallies()[0].estimated_tokens > 0
+    expected = cost_of(RunUsage(input_tokens=told.input_tokens), "gpt-5-mini", at=world.clock.now())
+    assert told.cost.amount_usd == expected.amount_usd
+    assert "input only; priced as OpenAI charges" in told.cost.note
+
+
+def test_a_run_names_its_server(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = world.runner().start(world.job(1), run_id="place")
+    assert run.server == world.sandbox.base_url.split("/")[2]
+    away = world.runner(connection=None).get_run("place")
+    assert away.server == "api.openai.com"
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://gateway.example/v1")
+    assert away.server == "gateway.example"
+
+
+def test_tallies_count_rows_and_attempts_by_group(world: World) -> None:
+    world.fault("empty_answer", custom_ids=("row-1:a1",))
+    world.fault("refusal", custom_ids=("row-2:a1",))
+    rows = [BatchItem(f"row-{n}", {"n": n}, {"batchor_group": n % 2}) for n in range(5)]
+    runner = world.runner()
+    before = runner.start(world.job(rows), run_id="groups").tallies()
+    assert {group: (tally.rows, tally.completed) for group, tally in before.items()} == {0: (3, 0), 1: (2, 0)}
+    after = runner.get_run("groups").wait().tallies()
+    assert {group: (tally.completed, tally.failed, tally.attempts) for group, tally in after.items()} == {
+        0: (2, 1, 3),
+        1: (2, 0, 3),
+    }
+    total = sum(after.values(), RunTally())
+    assert total.attempts == sum(result.attempt_count for result in runner.get_run("groups").results())

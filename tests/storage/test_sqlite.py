@@ -216,7 +216,7 @@ def test_a_commit_survives_power_loss(tmp_path: Path) -> None:
         (lambda store: store.runs(labels={"a": "b"}), "run_labels_by_value"),
         (lambda store: store.runs(labels={"a": "b"}, unfinished=True), "run_labels_by_value"),
         (lambda store: store.fingerprint({"a": "b"}, 9.0), "run_labels_by_value"),
-        (lambda store: store.attempts(1), "PRIMARY KEY"),
+        (lambda store: store.tallies(1), "PRIMARY KEY"),
         (lambda store: store.run("r"), "sqlite_autoindex_runs_1"),
         (lambda store: store.ranges(1), "PRIMARY KEY"),
     ],
