@@ -1,21 +1,29 @@
 """batchor for Dagster: a batch job of an LLM provider as two assets, and a sensor that waits for it."""
 
-from batchor_dagster.assets import batchor_assets
+from batchor_dagster.assets import BatchorAssetOptions, batchor_assets, build_batchor_assets
 from batchor_dagster.checks import BatchorChecks
 from batchor_dagster.definitions import build_batchor_definitions
 from batchor_dagster.io_manager import BatchorIOManager, build_batchor_io_manager
+from batchor_dagster.job_parts import BatchorJobParts
 from batchor_dagster.metadata import BatchorMetadataSet
 from batchor_dagster.resources import BatchorResource
 from batchor_dagster.sensors import build_batchor_polling_sensor
+from batchor_dagster.translator import BatchorAssetData, BatchorAssetRole, DagsterBatchorTranslator
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BatchorAssetData",
+    "BatchorAssetOptions",
+    "BatchorAssetRole",
     "BatchorChecks",
     "BatchorIOManager",
+    "BatchorJobParts",
     "BatchorMetadataSet",
     "BatchorResource",
+    "DagsterBatchorTranslator",
     "batchor_assets",
+    "build_batchor_assets",
     "build_batchor_definitions",
     "build_batchor_io_manager",
     "build_batchor_polling_sensor",

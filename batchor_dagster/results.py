@@ -36,32 +36,26 @@ class ResultPolicy:
 
 
 def results_asset(
-    key: dg.AssetKey,
+    spec: dg.AssetSpec,
     *,
     submitted_by: dg.AssetKey,
     model: type[BaseModel] | None,
     policy: ResultPolicy,
     io_manager_key: str,
-    spec_args: dict[str, Any],
-    op_args: dict[str, Any],
+    **op_args: Any,
 ) -> dg.AssetsDefinition:
     """An asset that yields nothing until its run has ended."""
-    spec = dg.AssetSpec(
-        key,
-        deps=[submitted_by],
-        skippable=True,
-        metadata={
-            **spec_args.pop("metadata", {}),
-            COLUMN_SCHEMA_KEY: column_schema(model),
-            RESULTS_OF_KEY: submitted_by.to_user_string(),
-            RESOURCE_KEY: policy.resource_key,
-        },
-        **spec_args,
-    ).with_io_manager_key(io_manager_key)
+    key = spec.key
+    ours = {
+        COLUMN_SCHEMA_KEY: column_schema(model),
+        RESULTS_OF_KEY: submitted_by.to_user_string(),
+        RESOURCE_KEY: policy.resource_key,
+    }
+    known = spec.replace_attributes(skippable=True).merge_attributes(metadata=ours)
 
     @dg.multi_asset(
         name=key.to_python_identifier(),
-        specs=[spec],
+        specs=[known.with_io_manager_key(io_manager_key)],
         check_specs=check_specs(key, policy.checks),
         can_subset=True,
         required_resource_keys={policy.resource_key},

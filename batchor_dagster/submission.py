@@ -14,18 +14,21 @@ from pydantic import BaseModel
 from batchor_dagster.engine_runs import GENERATION_LABEL, Slot, asset_label, generation_of, run_info
 from batchor_dagster.reports import submission_metadata
 from batchor_dagster.resources import BatchorResource
-from batchor_engine import BatchJob, BatchorError
+from batchor_engine import BatchJob, BatchorError, BatchRunner, UnknownRunError
 
 JobFunction = Callable[..., BatchJob[Any, Any]]
+KIND_PREFIX = "dagster/kind/"
 
 
 def submission_asset(
     fn: JobFunction,
+    spec: dg.AssetSpec,
     *,
     results_key: dg.AssetKey,
     model: type[BaseModel] | None,
     resource_key: str,
-    **asset_args: Any,
+    cancel_on_termination: bool,
+    **op_args: Any,
 ) -> dg.AssetsDefinition:
     """An asset with the inputs, config and resources of `fn`, which submits the job that `fn` returns."""
     wanted = inspect.signature(fn).parameters
@@ -34,23 +37,70 @@ def submission_asset(
         given["context"] = context
         with one_clear_failure():
             job = checked_job(fn(**{name: value for name, value in given.items() if name in wanted}), fn, model)
-            return start(context, given[resource_key], job, results_key)
+            return start(context, given[resource_key], job, results_key, cancel_on_termination=cancel_on_termination)
 
     adopt_signature(submit, fn, resource_key)
-    return dg.asset(**asset_args)(submit)
+    return dg.asset(**_spec_args(spec), **op_args)(submit)
+
+
+def _spec_args(spec: dg.AssetSpec) -> dict[str, Any]:
+    """A spec as arguments of `dg.asset`, which, unlike `dg.multi_asset`, lets inputs be parameters."""
+    fields = {
+        "description": spec.description,
+        "group_name": spec.group_name,
+        "code_version": spec.code_version,
+        "automation_condition": spec.automation_condition,
+        "freshness_policy": spec.freshness_policy,
+    }
+    plain_tags = {name: value for name, value in spec.tags.items() if not name.startswith(KIND_PREFIX)}
+    return {
+        "key": spec.key,
+        "deps": spec.deps,
+        "metadata": spec.metadata,
+        "tags": plain_tags,
+        "kinds": spec.kinds,
+        "owners": spec.owners,
+        **{name: value for name, value in fields.items() if value is not None},
+    }
 
 
 def start(
-    context: dg.AssetExecutionContext, batchor: BatchorResource, job: BatchJob[Any, Any], results_key: dg.AssetKey
+    context: dg.AssetExecutionContext,
+    batchor: BatchorResource,
+    job: BatchJob[Any, Any],
+    results_key: dg.AssetKey,
+    *,
+    cancel_on_termination: bool,
 ) -> dg.MaterializeResult:
     """Start or resume the engine run of this asset, partition and generation."""
     slot = slot_of_step(context, results_key)
     generation = generation_of(context.run, context.instance)
     with closing(batchor.runner()) as runner:
-        run = runner.start(job, run_id=slot.run_id(generation), labels=slot.labels(**{GENERATION_LABEL: generation}))
-        info = run_info(runner, slot, run.run_id)
+        run_id = slot.run_id(generation)
+        with _terminated(context, runner, run_id, cancel=cancel_on_termination):
+            runner.start(job, run_id=run_id, labels=slot.labels(**{GENERATION_LABEL: generation}))
+        info = run_info(runner, slot, run_id)
     context.log.info(f"{info.run_id}: {info.summary.total_items} rows in {len(info.batches)} batches")
     return dg.MaterializeResult(metadata={**submission_metadata(info)})
+
+
+@contextmanager
+def _terminated(context: dg.AssetExecutionContext, runner: BatchRunner, run_id: str, *, cancel: bool) -> Iterator[None]:
+    """Say, when the Dagster run is terminated in the middle, what becomes of the engine's run; cancel it if asked to.
+
+    The lease is free by then, and what is on its way to the provider is found again by the next round.
+    """
+    try:
+        yield
+    except dg.DagsterExecutionInterruptedError:
+        try:
+            summary = runner.cancel_run(run_id).summary() if cancel else runner.get_run(run_id).summary()
+        except UnknownRunError:
+            context.log.info(f"Terminated before {run_id} was stored: nothing was sent.")
+            raise
+        goes_on = "cancelled, answers that are paid for are still collected" if cancel else "goes on with what is sent"
+        context.log.info(f"Terminated: {run_id} is {goes_on}; {summary.active_batches} batches are at the provider.")
+        raise
 
 
 def slot_of_step(context: dg.AssetExecutionContext, results_key: dg.AssetKey) -> Slot:
