@@ -52,20 +52,6 @@ class Files:
         self._open = Load()
 
 
-def too_large(weight: Load, limits: PackLimits, effective: int | None) -> str | None:
-    """Why a row can never be sent, or None; `effective` is what may be enqueued at once."""
-    if weight.bytes > limits.max_bytes:
-        return (
-            f"the request has {weight.bytes} bytes, a request file may have {limits.max_bytes} "
-            "(ChunkPolicy.max_file_bytes)"
-        )
-    if effective is not None and weight.tokens > effective:
-        return f"the request has about {weight.tokens} tokens, {effective} may be enqueued at once"
-    if limits.max_tokens is not None and weight.tokens > limits.max_tokens:
-        return f"the request has about {weight.tokens} tokens, a batch may have {limits.max_tokens}"
-    return None
-
-
 def packing_warnings(files: Files, allowed: Allowance) -> Iterator[str]:
     """What about the number and size of request files will cost time."""
     if files.of_one_row:

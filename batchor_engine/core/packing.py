@@ -45,6 +45,35 @@ class Load:
 
 
 @dataclass(frozen=True)
+class Oversize:
+    """Why a row can never be sent."""
+
+    error_class: str
+    message: str
+
+
+def too_large(weight: Load, limits: PackLimits, effective: int | None) -> Oversize | None:
+    """The limit that one row alone is above, or None; `effective` is how many tokens may be enqueued at once."""
+    if weight.bytes > limits.max_bytes:
+        return Oversize(
+            "request_exceeds_file_limit",
+            f"the request has {weight.bytes} bytes, a request file may have {limits.max_bytes} "
+            "(ChunkPolicy.max_file_bytes)",
+        )
+    if effective is not None and weight.tokens > effective:
+        return Oversize(
+            "openai_request_exceeds_inflight_token_limit",
+            f"the request has about {weight.tokens} tokens, {effective} may be enqueued at once",
+        )
+    if limits.max_tokens is not None and weight.tokens > limits.max_tokens:
+        return Oversize(
+            "openai_request_exceeds_batch_token_limit",
+            f"the request has about {weight.tokens} tokens, a batch may have {limits.max_tokens}",
+        )
+    return None
+
+
+@dataclass(frozen=True)
 class Packed:
     """A batch's ranges, whether it closed because the next row did not fit, and rows too large for any batch."""
 

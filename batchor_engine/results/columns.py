@@ -12,6 +12,7 @@ from typing import Any
 
 from batchor_engine.core.outcomes import LineRef
 from batchor_engine.core.segment import SegmentRow
+from batchor_engine.core.text import is_whole
 from batchor_engine.errors import StoreError
 from batchor_engine.models import RunUsage
 from batchor_engine.results.arrow import ArrowSchema, ArrowTable, pyarrow
@@ -96,19 +97,11 @@ def _escape(columns: dict[str, list[Any]]) -> None:
     texts = [columns[name] for name in sorted(_TEXTS)]
     for position in range(len(columns["escaped"])):
         values = [column[position] for column in texts]
-        if all(_encodable(value) for value in values):
+        if all(is_whole(value) for value in values):
             continue
         columns["escaped"][position] = True
         for column in texts:
             column[position] = None if column[position] is None else json.dumps(column[position])
-
-
-def _encodable(text: str | None) -> bool:
-    try:
-        (text or "").encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def to_rows(table: ArrowTable) -> Iterator[SegmentRow]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -185,18 +185,11 @@ def _apply(
     work: Collection, output: Path | None, error: Path | None, rest: Unanswered, failure: BatchFailure | None
 ) -> None:
     store, run, batch = work.host.store, work.run, work.batch
-    ranges = store.ranges(batch.pk)
-    sent = {custom_id(row.item_id, row.attempts + 1) for row in iter_items(store, run.pk, ranges, batch.pk)}
-    index = work.provider.open_outcomes(output_path=output, error_path=error, known_ids=sent)
+    sent = _sent(iter_items(store, run.pk, store.ranges(batch.pk), batch.pk))
+    index = work.provider.open_outcomes(output_path=output, error_path=error, known_ids=sent.keys())
     tally = _Tally()
     try:
-        rows = iter_items(store, run.pk, ranges, batch.pk)
-        parts = store.parts(run.pk, {chunk.part for chunk in ranges})
-        segment = write_segment(
-            work.artifacts,
-            run.run_id,
-            _segment_rows(work, with_metadata(work.artifacts, parts, rows), index, rest, tally),
-        )
+        segment = write_segment(work.artifacts, run.run_id, _segment_rows(work, sent, index, rest, tally))
     finally:
         index.close()
     work.host.reached("collect.segment_written")
@@ -227,6 +220,11 @@ def _apply(
     _tell(work, tally, failure, index.anomalies)
 
 
+def _sent(rows: Iterable[ItemRow]) -> dict[str, ItemRow]:
+    """A batch's rows in item order, by the custom id that each was sent under."""
+    return {custom_id(row.item_id, row.attempts + 1): row for row in rows}
+
+
 def _learn(work: Collection, failure: BatchFailure | None) -> None:
     """Remember what this batch's end says about the scope's token limit."""
     scope = work.host.store.scope(work.batch.scope)
@@ -238,15 +236,16 @@ def _learn(work: Collection, failure: BatchFailure | None) -> None:
 
 def _segment_rows(
     work: Collection,
-    rows: Iterator[tuple[ItemRow, str | None]],
+    sent: Mapping[str, ItemRow],
     index: OutcomeIndex,
     rest: Unanswered,
     tally: _Tally,
 ) -> Generator[SegmentRow]:
     """Settle row by row, in item order; rows that no line answered are kept only when that ends them."""
     now, policy = work.host.clock, work.policies.retry
-    for line, (row, metadata_json) in enumerate(rows):
-        sent_as = custom_id(row.item_id, row.attempts + 1)
+    parts = work.host.store.parts(work.run.pk, {row.part for row in sent.values() if row.part is not None})
+    rows = with_metadata(work.artifacts, parts, sent.values())
+    for line, (sent_as, (row, metadata_json)) in enumerate(zip(sent, rows, strict=True)):
         outcome = _read_as_model(index.outcome(sent_as), work.model)
         verdict = settle(outcome, row, line, policy, now, rest)
         tally.add(row, verdict)
@@ -332,13 +331,8 @@ def _declare_lost(work: Collection, error: ProviderError) -> None:
     message = f"the provider no longer has the files of this batch ({error.message}); use retry_failed() to pay again"
     lost = Unanswered("batch_output_lost", message, curable=False)
     tally = _Tally()
-    ranges = store.ranges(batch.pk)
-    rows = with_metadata(
-        work.artifacts,
-        store.parts(run.pk, {chunk.part for chunk in ranges}),
-        iter_items(store, run.pk, ranges, batch.pk),
-    )
-    segment = write_segment(work.artifacts, run.run_id, _segment_rows(work, rows, _NoOutcomes(), lost, tally))
+    sent = _sent(iter_items(store, run.pk, store.ranges(batch.pk), batch.pk))
+    segment = write_segment(work.artifacts, run.run_id, _segment_rows(work, sent, _NoOutcomes(), lost, tally))
     store.settle(
         run.pk,
         work.lease,

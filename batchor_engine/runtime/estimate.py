@@ -18,9 +18,9 @@ from pydantic_core import from_json, to_jsonable_python
 from batchor_engine.config import ProviderKind
 from batchor_engine.core.budget import Allowance, allowance, scope_name
 from batchor_engine.core.costs import Cost, Priced, UsageByTier, price, usd, with_note
-from batchor_engine.core.forecast import Files, limit_warnings, packing_warnings, too_large
-from batchor_engine.core.identity import check_batch_metadata, custom_id
-from batchor_engine.core.packing import Load, PackLimits
+from batchor_engine.core.forecast import Files, limit_warnings, packing_warnings
+from batchor_engine.core.identity import check_batch_metadata
+from batchor_engine.core.packing import Load, PackLimits, too_large
 from batchor_engine.core.strict_schema import model_output_schema
 from batchor_engine.core.tokens import PROCESS_TOKENIZERS
 from batchor_engine.core.types import BatchRequestLine
@@ -32,7 +32,7 @@ from batchor_engine.ports.sources import ItemSource
 from batchor_engine.runtime.costs import price_list
 from batchor_engine.runtime.feed import feed, first_position
 from batchor_engine.runtime.host import Host
-from batchor_engine.runtime.ingest import build_parts
+from batchor_engine.runtime.render import render_row
 
 _KEPT = 100
 # The names under which a request body caps its answer, by endpoint.
@@ -198,7 +198,7 @@ class _Planning:
 
     def _weigh(self, item: BatchItem[Any]) -> None:
         try:
-            line = self._render(item)
+            line = render_row(_RUN, self._job, item, self._provider, _sent(self._schema))
         except (PromptBuildError, TypeError) as error:
             self._seen.unbuilt.add(RowProblem(item.item_id, str(error)))
             return
@@ -209,25 +209,12 @@ class _Planning:
         if len(self._seen.samples) < self._sample:
             self._seen.samples.append(request)
         weight = Load(1, len(line), tokens)
-        if (reason := too_large(weight, self._limits, self._allowed.total)) is not None:
-            self._seen.large.add(RowProblem(item.item_id, reason))
+        if (problem := too_large(weight, self._limits, self._allowed.total)) is not None:
+            self._seen.large.add(RowProblem(item.item_id, problem.message))
             return
         self._files.add(weight)
         self._input.add(RunUsage(input_tokens=tokens))
         self._output.add(RunUsage(input_tokens=tokens), request.get("body"))
-
-    def _render(self, item: BatchItem[Any]) -> bytes:
-        """The very bytes that ingestion would write, newline included."""
-        parts = build_parts(_RUN, self._job, item)
-        schema = self._schema
-        sent = StructuredOutputSchema(schema.name, schema.schema) if schema and schema.name and schema.schema else None
-        try:
-            rendered = self._provider.render_request(
-                custom_id=custom_id(item.item_id, 1), prompt_parts=parts, structured_output=sent
-            )
-        except (TypeError, ValueError) as error:
-            raise PromptBuildError(_RUN, item.item_id, f"{type(error).__name__}: {error}") from error
-        return rendered + b"\n"
 
     def result(self) -> JobPlan:
         seen, files = self._seen, self._files
@@ -290,6 +277,10 @@ def _schema_of(job: BatchJob[Any, Any]) -> SchemaVerdict | None:
         return SchemaVerdict(*model_output_schema(model, schema_name=job.schema_name))
     except (StructuredOutputSchemaError, ValueError) as error:
         return SchemaVerdict(error=str(error))
+
+
+def _sent(schema: SchemaVerdict | None) -> StructuredOutputSchema | None:
+    return StructuredOutputSchema(schema.name, schema.schema) if schema and schema.name and schema.schema else None
 
 
 def _allowance(host: Host, job: BatchJob[Any, Any], provider: BatchProvider) -> Allowance:

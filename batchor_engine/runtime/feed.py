@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
 from batchor_engine.core.records import IngestPosition
+from batchor_engine.core.text import is_whole
 from batchor_engine.errors import RunMismatchError
 from batchor_engine.models import LINEAGE_KEY, BatchItem, JSONValue
 from batchor_engine.ports.sources import BatchItems, CheckpointedItemSource
@@ -130,16 +131,8 @@ def _metadata_json(item: BatchItem[Any]) -> str | None:
     return _json(item.metadata, item.item_id, "metadata") if item.metadata else None
 
 
-def _is_whole(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _check_text(item_id: str) -> None:
-    if not _is_whole(item_id):
+    if not is_whole(item_id):
         raise ValueError(f"item_id {item_id!r} holds half a character (a lone surrogate); no store can keep it")
 
 
@@ -147,6 +140,6 @@ def _json(value: Any, item_id: str, what: str) -> str:
     try:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         # A lone surrogate survives only as an escape.
-        return text if text.isascii() or _is_whole(text) else json.dumps(value, separators=(",", ":"))
+        return text if text.isascii() or is_whole(text) else json.dumps(value, separators=(",", ":"))
     except (TypeError, ValueError) as error:
         raise TypeError(f"item {item_id!r}: {what} cannot be written as JSON ({error})") from None

@@ -16,17 +16,18 @@ from pydantic_core import from_json
 
 from batchor_engine.artifacts import keys
 from batchor_engine.core.identity import custom_id
-from batchor_engine.core.packing import Load, PackLimits
+from batchor_engine.core.packing import Load, Oversize, PackLimits, too_large
 from batchor_engine.core.records import IngestPosition, ItemRow, Lease, NewItem, NewPart, NewSegment, RunRecord
 from batchor_engine.core.segment import SegmentRow
 from batchor_engine.core.tokens import ratio_tokens
 from batchor_engine.core.types import BatchRequestLine
-from batchor_engine.errors import BatchorError, PromptBuildError
+from batchor_engine.errors import BatchorError
 from batchor_engine.job import BatchJob
-from batchor_engine.models import GROUP_KEY, BatchItem, PromptParts
+from batchor_engine.models import GROUP_KEY, BatchItem
 from batchor_engine.ports.providers import BatchProvider
 from batchor_engine.runtime.feed import FedRow, feed
 from batchor_engine.runtime.host import Host, RunPolicies, policies_of
+from batchor_engine.runtime.render import render_row
 from batchor_engine.runtime.segments import failed_row, write_segment
 from batchor_engine.runtime.sidecar import sidecar_line
 from batchor_engine.states import ItemStatus
@@ -53,6 +54,7 @@ class Ingestion:
         self._artifacts = host.artifacts(run)
         self._position = run.ingest
         self._limits = self._pack_limits()
+        self._effective_limit = job.provider_config.budget_limits().effective_limit
         self._rows: Iterator[FedRow] = feed(run.run_id, job.items, run.ingest)
         self._held_over: tuple[FedRow, bytes, int] | None = None
 
@@ -90,8 +92,8 @@ class Ingestion:
         try:
             for fed, line, tokens in self._rendered():
                 weight = Load(1, len(line), tokens)
-                if not weight.within(self._limits):
-                    self._fail(part, fed, line, tokens)
+                if (problem := too_large(weight, self._limits, self._effective_limit)) is not None:
+                    self._fail(part, fed, weight, problem)
                 elif not (part.load + weight).within(self._limits):
                     self._held_over = fed, line, tokens
                     return part
@@ -109,20 +111,8 @@ class Ingestion:
             held, self._held_over = self._held_over, None
             yield held
         for fed in self._rows:
-            line = self._render(fed.item)
+            line = render_row(self._run.run_id, self._job, fed.item, self._provider, self._policies.schema)
             yield fed, line, self._tokens(line)
-
-    def _render(self, item: BatchItem[Any]) -> bytes:
-        parts = build_parts(self._run.run_id, self._job, item)
-        try:
-            line = self._provider.render_request(
-                custom_id=custom_id(item.item_id, 1), prompt_parts=parts, structured_output=self._policies.schema
-            )
-        except BatchorError:
-            raise
-        except Exception as error:
-            raise PromptBuildError(self._run.run_id, item.item_id, f"{type(error).__name__}: {error}") from error
-        return line + b"\n"
 
     def _tokens(self, line: bytes) -> int:
         ratio = self._policies.chunk.chars_per_token
@@ -146,29 +136,16 @@ class Ingestion:
         part.load += Load(1, len(line), tokens)
         part.position = _next(part.position, fed)
 
-    def _fail(self, part: _Part, fed: FedRow, line: bytes, tokens: int) -> None:
+    def _fail(self, part: _Part, fed: FedRow, weight: Load, problem: Oversize) -> None:
         """A row above a limit is stored as failed; it is never sent, not even alone."""
-        error_class, message = self._too_large(line, tokens)
         index, group = part.position.next_index, _group_of(fed.item)
-        part.items.append(NewItem(index, fed.item.item_id, 0, len(line), tokens, group, failed=True))
-        row = ItemRow(index, fed.item.item_id, ItemStatus.FAILED_PERMANENT, 0, 0, 0, None, 0, 0, tokens, group)
-        part.failures.append(failed_row(row, error_class=error_class, message=message, metadata_json=fed.metadata_json))
-        part.position = _next(part.position, fed)
-
-    def _too_large(self, line: bytes, tokens: int) -> tuple[str, str]:
-        limits, budget = self._limits, self._job.provider_config.budget_limits()
-        if len(line) > limits.max_bytes:
-            return "request_exceeds_file_limit", (
-                f"the request has {len(line)} bytes, a request file may have {limits.max_bytes} (ChunkPolicy."
-                "max_file_bytes)"
-            )
-        if budget.effective_limit is not None and tokens > budget.effective_limit:
-            return "openai_request_exceeds_inflight_token_limit", (
-                f"the request has about {tokens} tokens, {budget.effective_limit} may be enqueued at once"
-            )
-        return "openai_request_exceeds_batch_token_limit", (
-            f"the request has about {tokens} tokens, a batch may have {limits.max_tokens}"
+        part.items.append(NewItem(index, fed.item.item_id, 0, weight.bytes, weight.tokens, group, failed=True))
+        row = ItemRow(index, fed.item.item_id, ItemStatus.FAILED_PERMANENT, 0, 0, 0, None, 0, 0, weight.tokens, group)
+        failed = failed_row(
+            row, error_class=problem.error_class, message=problem.message, metadata_json=fed.metadata_json
         )
+        part.failures.append(failed)
+        part.position = _next(part.position, fed)
 
     def _store(self, part: _Part, part_key: str | None) -> None:
         failures: NewSegment | None = None
@@ -219,22 +196,6 @@ class _NothingWritten(Exception):  # noqa: N818 - not an error: it makes the par
     def __init__(self, part: _Part) -> None:
         self.part = part
         super().__init__()
-
-
-def build_parts(run_id: str, job: BatchJob[Any, Any], item: BatchItem[Any]) -> PromptParts:
-    """Call build_prompt for one row; PromptBuildError names the row, TypeError a result that is no prompt."""
-    try:
-        prompt: Any = job.build_prompt(item)
-    except Exception as error:
-        raise PromptBuildError(run_id, item.item_id, f"{type(error).__name__}: {error}") from error
-    if isinstance(prompt, str):
-        return PromptParts(prompt)
-    if not isinstance(prompt, PromptParts):
-        raise TypeError(
-            f"build_prompt must return PromptParts or a string, but returned {type(prompt).__name__} for item "
-            f"{item.item_id!r}"
-        )
-    return prompt
 
 
 @contextmanager
