@@ -1,4 +1,4 @@
-"""The rows, the prompt and the model that both ways share."""
+"""What every way shares: the rows, the prompt, the model, and how a phase is measured."""
 
 from __future__ import annotations
 
@@ -8,32 +8,20 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel
 
 MODEL = "gpt-5-mini"
-WORDS = (
-    "the",
-    "lamp",
-    "in",
-    "our",
-    "hall",
-    "stays",
-    "dark",
-    "since",
-    "monday",
-    "although",
-    "we",
-    "changed",
-    "its",
-    "bulb",
-)
-T = TypeVar("T")
+LINES_A_FILE = 50_000
+_WORDS = "the lamp in our hall stays dark since monday although we changed its bulb “twice” für".split()
 
 
 class Facts(BaseModel):
+    """What a ticket says."""
+
     product: str
     urgency: int
     words: list[str]
@@ -49,20 +37,27 @@ def write_rows(path: Path, count: int) -> None:
     with path.open("w", newline="", encoding="utf-8") as stream:
         rows = csv.writer(stream)
         rows.writerow(["ticket_id", "body"])
-        rows.writerows([f"t-{at}", " ".join(draw.choices(WORDS, k=60))] for at in range(count))
+        rows.writerows([f"t-{at}", " ".join(draw.choices(_WORDS, k=60))] for at in range(count))
 
 
-class Phases:
-    """Seconds by name, in the order in which they passed."""
+@dataclass
+class Measured:
+    """One phase of one way: seconds on the clock, seconds of this process's CPU, most memory it held, what it made."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+    wall_sec: float
+    cpu_sec: float
+    peak_mib: float
+    made: dict[str, Any]
 
-    def run(self, name: str, act: Callable[[], T]) -> T:
-        began = time.perf_counter()
-        made = act()
-        self.seconds[name] = time.perf_counter() - began
-        return made
+    def told(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def measured(act: Callable[[], dict[str, Any]]) -> Measured:
+    """Run `act` once, which is all that this process is for."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    made = act()
+    return Measured(time.perf_counter() - wall, time.process_time() - cpu, peak_mib(), made)
 
 
 def peak_mib() -> float:

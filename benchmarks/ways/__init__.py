@@ -1,0 +1,1 @@
+"""Three ways to do the same work, each in phases that pass everything on by disk."""
