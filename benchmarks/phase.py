@@ -1,4 +1,4 @@
-"""`python -m benchmarks.phase WAY PHASE FOLDER BASE_URL`: one phase in a process of its own; prints what it measured."""
+"""`python -m benchmarks.phase WAY PHASE FOLDER BASE_URL`: one phase, measured in a process of its own."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ FAILING_OF_100 = 3
 POOL = 997
 _CUSTOM_ID = re.compile(rb'^\{"custom_id":\s*"([^"]*)"')
 _ATTEMPT = re.compile(rb":a\d+$")
-_WORDS = "lamp hall dark bulb fuse warm store ticket refund order parcel voucher 5 € naïve “quoted” line\nbreak".split(" ")
+_WORDS = ("lamp", "hall", "dark", "bulb", "fuse", "warm", "refund", "order", "5 €", "naïve", "“quoted”", "line\nbreak")
 
 
 def answers() -> list[bytes]:

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 MODEL = "gpt-5-mini"
 LINES_A_FILE = 50_000
-_WORDS = "the lamp in our hall stays dark since monday although we changed its bulb “twice” für".split()
+_WORDS = ("the", "lamp", "in", "our", "hall", "stays", "dark", "since", "monday", "although", "we", "“twice”", "für")
 
 
 class Facts(BaseModel):

@@ -17,7 +17,7 @@ from batchor_engine.providers import failures
 # Tuples, because what is looked up in them may be any JSON value, and a list has no hash.
 _TEXT_PARTS = ("output_text", "text")
 # More than any answer can hold and few enough to add up in 64 bits; NaN and infinity fail the comparison.
-_MOST_TOKENS = 2**40
+MOST_TOKENS = 2**40
 _UNFINISHED = frozenset({"failed", "cancelled", "queued", "in_progress"})
 
 
@@ -138,6 +138,6 @@ def _sequence(value: object) -> list[Any]:
 
 
 def _count(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST_TOKENS:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MOST_TOKENS:
         return 0
     return int(value)

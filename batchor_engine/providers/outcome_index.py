@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from batchor_engine.core.outcomes import Answer, FileAnomalies, LineRef, Missing, Outcome
+from batchor_engine.providers.plain_lines import id_at_front
 from batchor_engine.providers.wire import id_of, read_line, read_object
 
 
@@ -57,10 +58,14 @@ class FileOutcomes:
         ref = self._lines.get(custom_id)
         if ref is None:
             return Missing()
-        found = self._read(ref)
+        found = self._read(custom_id, ref)
         if isinstance(found, Answer):
             return Answer(found.text, found.usage, ref)
-        return found if isinstance(found, Missing) else replace(found, ref=ref)
+        if isinstance(found, Missing):
+            del self._lines[custom_id]
+            self._unreadable += 1
+            return found
+        return replace(found, ref=ref)
 
     def close(self) -> None:
         """Let go of both files."""
@@ -69,7 +74,9 @@ class FileOutcomes:
     def _index(self, name: str, path: Path, known: frozenset[str] | None) -> None:
         with path.open("rb") as stream:
             for offset, line in _lines_of(stream):
-                custom_id = _id_in(line)
+                custom_id = id_at_front(line)
+                if custom_id is None or (known is not None and custom_id not in known):
+                    custom_id = _id_in(line)
                 if custom_id is None:
                     self._unreadable += 1
                 elif known is not None and custom_id not in known:
@@ -78,18 +85,23 @@ class FileOutcomes:
                     self._keep(custom_id, LineRef(name, offset, len(line)))
 
     def _keep(self, custom_id: str, ref: LineRef) -> None:
-        held = self._lines.get(custom_id)
-        if held is None:
-            self._lines[custom_id] = ref
+        held = self._lines.setdefault(custom_id, ref)
+        if held is ref:
             return
-        self._duplicates += 1
-        if not isinstance(self._read(held), Answer) and isinstance(self._read(ref), Answer):
+        before, after = self._read(custom_id, held), self._read(custom_id, ref)
+        if isinstance(before, Missing) or isinstance(after, Missing):
+            self._unreadable += 1
+        else:
+            self._duplicates += 1
+        if isinstance(before, Missing) or (isinstance(after, Answer) and not isinstance(before, Answer)):
             self._lines[custom_id] = ref
 
-    def _read(self, ref: LineRef) -> Outcome:
+    def _read(self, custom_id: str, ref: LineRef) -> Outcome:
+        """The line at `ref`; Missing() where it is not the line of that request after all."""
         stream = self._files[ref.file]
         stream.seek(ref.offset)
-        return read_line(stream.read(ref.length)).outcome
+        found = read_line(stream.read(ref.length))
+        return found.outcome if found.custom_id == custom_id else Missing()
 
 
 def _lines_of(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:

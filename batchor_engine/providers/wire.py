@@ -18,6 +18,7 @@ from batchor_engine.models import JSONObject, PromptParts
 from batchor_engine.ports.providers import StructuredOutputSchema
 from batchor_engine.providers.answers import read_body, read_usage, unfinished_status
 from batchor_engine.providers.failures import row_failure
+from batchor_engine.providers.plain_lines import read_plain
 
 _BOM = b"\xef\xbb\xbf"
 # A line ends by closing the schema's two holders, the body and the line; the schema is spliced in before that.
@@ -90,6 +91,8 @@ class Line(NamedTuple):
 
 def read_line(line: bytes) -> Line:
     """What one line of an output or error file says, and of which request."""
+    if plain := read_plain(line):
+        return Line(*plain)
     record = read_object(line)
     return Line(None, Missing()) if record is None else Line(id_of(record), read_record(record))
 

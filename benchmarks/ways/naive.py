@@ -36,7 +36,7 @@ def collect(folder: Path, base_url: str) -> dict[str, Any]:
     return {"rows": done}
 
 
-def read(folder: Path, base_url: str) -> dict[str, Any]:
+def read(folder: Path, _base_url: str) -> dict[str, Any]:
     rows = urgent = 0
     with (folder / "results.jsonl").open(encoding="utf-8") as lines:
         for line in lines:
@@ -67,9 +67,7 @@ def send(client: OpenAI, folder: Path, rows: Iterable[dict[str, Any]]) -> list[s
 def _send_file(client: OpenAI, path: Path, lines: list[str]) -> str:
     path.write_text("".join(lines), encoding="utf-8")
     uploaded = client.files.create(file=path, purpose="batch")
-    return client.batches.create(
-        input_file_id=uploaded.id, endpoint="/v1/responses", completion_window="24h"
-    ).id
+    return client.batches.create(input_file_id=uploaded.id, endpoint="/v1/responses", completion_window="24h").id
 
 
 def read_batch(client: OpenAI, batch_id: str, failed: set[str]) -> Iterator[tuple[str, Facts]]:
