@@ -77,12 +77,14 @@ from batchor_engine.results.frames import ColumnDescription, column_descriptions
 from batchor_engine.runtime.costs import RunEstimate
 from batchor_engine.runtime.doctor import DoctorReport
 from batchor_engine.runtime.estimate import JobPlan
+from batchor_engine.runtime.grouped_job import grouped_job
 from batchor_engine.runtime.housekeeping import DeletedRun, RunHasLiveBatchesError, RunPage
 from batchor_engine.runtime.run import Run
 from batchor_engine.runtime.runner import BatchRunner
 from batchor_engine.sources.composite import CompositeItemSource
 from batchor_engine.sources.files import CsvItemSource, JsonlItemSource
 from batchor_engine.sources.frames import DataFrameItemSource
+from batchor_engine.sources.limited import first_items
 from batchor_engine.sources.parquet import ParquetItemSource
 from batchor_engine.sources.tables import open_item_files
 from batchor_engine.states import ItemStatus, RunControlState, RunLifecycleStatus
@@ -183,6 +185,8 @@ __all__ = [
     "build_default_storage_registry",
     "column_descriptions",
     "default_schema_name",
+    "first_items",
+    "grouped_job",
     "model_output_schema",
     "open_item_files",
     "resolve_openai_api_key",

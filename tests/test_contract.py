@@ -26,7 +26,7 @@ ArtifactPruneResult BatchRunner Run RunControlState RunEvent TextItemResult Stru
 RunSummary RunSnapshot TerminalResultsPage TerminalResultsExportResult ModelResolutionError
 RunNotFinishedError RunPausedError StructuredOutputSchemaError StructuredOutputError default_schema_name
 model_output_schema UnknownRunError RunIngestionSourceRequiredError RunSubmissionIndeterminateError
-DataFrameItemSource
+DataFrameItemSource grouped_job first_items
 PromptTemplate open_item_files
 BudgetInfo RunInfo BatchInfo RunTally RunEstimate
 """.split()  # noqa: SIM905 - a wall of quotes would hide what is missing

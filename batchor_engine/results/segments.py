@@ -158,6 +158,16 @@ def read_rows(
     return islice(_read_groups(path, counts, final_only=final_only, skip=skip), limit)
 
 
+def read_group(path: str | Path, group: int) -> Iterator[SegmentRow]:
+    """The final rows of one group of rows; row groups of the file that hold none of them are not read."""
+    with _open(path) as file:
+        column = file.schema_arrow.get_field_index("group")
+        ranges = [file.metadata.row_group(one).column(column).statistics for one in range(file.metadata.num_row_groups)]
+    for number, values in enumerate(ranges):
+        if values is None or not values.has_min_max or values.min <= group <= values.max:
+            yield from (row for row in _read_group(path, number) if row.final and row.group == group)
+
+
 def _read_groups(path: str | Path, counts: Sequence[int], *, final_only: bool, skip: int) -> Iterator[SegmentRow]:
     for group, count in enumerate(counts):
         if skip >= count:

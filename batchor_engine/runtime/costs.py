@@ -7,7 +7,7 @@ guessed.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -120,9 +120,10 @@ class RunEstimate:
     cost: Cost
 
 
-def run_estimate(host: Host, run: RunRecord) -> RunEstimate:
-    """What is stored about the rows so far; renders nothing again."""
-    tokens = sum(tally.estimated_tokens for tally in host.store.tallies(run.pk).values())
+def run_estimate(host: Host, run: RunRecord, *, group: int | None = None) -> RunEstimate:
+    """What is stored about the rows so far, or about those of one group; renders nothing again."""
+    tallies = host.store.tallies(run.pk)
+    tokens = sum(tally.estimated_tokens for number, tally in tallies.items() if group in {None, number})
     cost = with_note(price({0: RunUsage(input_tokens=tokens)}, _prices_of(host, run)), "input only")
     return RunEstimate(len(host.store.parts(run.pk)), tokens, with_note(cost, *_server_note(host, run)))
 
@@ -134,6 +135,24 @@ def run_cost(host: Host, run: RunRecord) -> Cost:
     for segment in host.store.segments(run.pk):
         _add_segment(host, run, segment, prices, usage)
     return with_note(price(usage.totals, prices), *_server_note(host, run))
+
+
+def cost_of_rows(host: Host, run: RunRecord, rows: Iterable[RunUsage]) -> Cost:
+    """What these rows of a run have cost."""
+    prices = _prices_of(host, run)
+    usage = UsageByTier(prices)
+    for used in rows:
+        usage.add(used)
+    return with_note(price(usage.totals, prices), *_server_note(host, run))
+
+
+def group_usages(host: Host, run: RunRecord, group: int) -> Iterator[RunUsage]:
+    """The usage of every collected line of one group of rows, retried ones included."""
+    for segment in host.store.segments(run.pk):
+        with host.artifacts(run).local_file(segment.key) as path:
+            for batch in iter_record_batches(path, ("group", *_USAGE_COLUMNS)):
+                groups, *counts = (batch.column(name).to_pylist() for name in ("group", *_USAGE_COLUMNS))
+                yield from _rows_used(row[1:] for row in zip(groups, *counts, strict=True) if row[0] == group)
 
 
 def _prices_of(host: Host, run: RunRecord) -> Priced:
@@ -156,9 +175,12 @@ def _add_segment(host: Host, run: RunRecord, segment: SegmentRecord, prices: Pri
 def _usages(batches: Callable[[], Iterator[Any]]) -> Iterator[RunUsage]:
     for batch in batches():
         columns = [batch.column(name).to_pylist() for name in _USAGE_COLUMNS]
-        for row in zip(*columns, strict=True):
-            if row[0] is not None:
-                yield RunUsage(*(number or 0 for number in row))
+        yield from _rows_used(zip(*columns, strict=True))
+
+
+def _rows_used(rows: Iterable[Sequence[int | None]]) -> Iterator[RunUsage]:
+    """A line without an answer has used nothing."""
+    return (RunUsage(*(number or 0 for number in row)) for row in rows if row[0] is not None)
 
 
 def server_of(host: Host, run: RunRecord) -> str:

@@ -197,6 +197,7 @@ def write_parquet(
     path: str | Path,
     *,
     rows_per_file: int | None = None,
+    group: int | None = None,
 ) -> Path:
     """Write results as typed Parquet: one file, or with `rows_per_file` a folder of files; returns the absolute path.
 
@@ -204,7 +205,7 @@ def write_parquet(
     anything else.
     """
     target = _absolute(path)
-    results = iter_results(host, run, model, raw=False)
+    results = iter_results(host, run, model, raw=False, group=group)
     if rows_per_file is not None:
         _write_dataset(target, results, model, rows_per_file)
         return target
@@ -252,9 +253,9 @@ def _put_in_place(new: Path, target: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def failures_table(host: Host, run: RunRecord) -> Any:
+def failures_table(host: Host, run: RunRecord, *, group: int | None = None) -> Any:
     """A pyarrow.Table of the rows that failed for good, in item order; only they are in memory."""
-    return failures.failures_table(iter_failures(host, run))
+    return failures.failures_table(iter_failures(host, run, group=group))
 
 
 # --- whole exports

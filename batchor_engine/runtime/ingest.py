@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, cast
 from pydantic_core import from_json
 
 from batchor_engine.artifacts import keys
+from batchor_engine.core.groups import group_of
 from batchor_engine.core.identity import custom_id
 from batchor_engine.core.packing import Load, Oversize, PackLimits, too_large
 from batchor_engine.core.records import IngestPosition, ItemRow, Lease, NewItem, NewPart, NewSegment, RunRecord
@@ -23,7 +24,6 @@ from batchor_engine.core.tokens import ratio_tokens
 from batchor_engine.core.types import BatchRequestLine
 from batchor_engine.errors import BatchorError
 from batchor_engine.job import BatchJob
-from batchor_engine.models import GROUP_KEY, BatchItem
 from batchor_engine.ports.providers import BatchProvider
 from batchor_engine.runtime.feed import FedRow, feed
 from batchor_engine.runtime.host import Host, RunPolicies, policies_of
@@ -129,7 +129,7 @@ class Ingestion:
 
     def _add(self, part: _Part, lines: BinaryIO, sidecar: BinaryIO, fed: FedRow, line: bytes, tokens: int) -> None:
         index = part.position.next_index
-        group = _group_of(fed.item)
+        group = group_of(fed.item)
         lines.write(line)
         sidecar.write(sidecar_line(index, fed.item.item_id, custom_id(fed.item.item_id, 1), line, fed.metadata_json))
         part.items.append(NewItem(index, fed.item.item_id, part.load.bytes, len(line), tokens, group, failed=False))
@@ -138,7 +138,7 @@ class Ingestion:
 
     def _fail(self, part: _Part, fed: FedRow, weight: Load, problem: Oversize) -> None:
         """A row above a limit is stored as failed; it is never sent, not even alone."""
-        index, group = part.position.next_index, _group_of(fed.item)
+        index, group = part.position.next_index, group_of(fed.item)
         part.items.append(NewItem(index, fed.item.item_id, 0, weight.bytes, weight.tokens, group, failed=True))
         row = ItemRow(index, fed.item.item_id, ItemStatus.FAILED_PERMANENT, 0, 0, 0, None, 0, 0, weight.tokens, group)
         failed = failed_row(
@@ -221,9 +221,3 @@ def _sealed(part: _Part, part_key: str) -> NewPart:
 
 def _next(position: IngestPosition, fed: FedRow) -> IngestPosition:
     return replace(position, checkpoint=fed.next_checkpoint, next_index=position.next_index + 1)
-
-
-def _group_of(item: BatchItem[Any]) -> int:
-    """Rows of one run may belong to numbered groups (a host's partitions), named in their metadata."""
-    group = item.metadata.get(GROUP_KEY, 0)
-    return group if isinstance(group, int) and not isinstance(group, bool) else 0

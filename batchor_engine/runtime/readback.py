@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from pydantic import BaseModel
 
+from batchor_engine.core.groups import own_row
 from batchor_engine.core.outcomes import LineRef
 from batchor_engine.core.records import BatchRecord, RunRecord, SegmentRecord
 from batchor_engine.core.segment import SegmentRow
@@ -21,21 +22,26 @@ from batchor_engine.models import BatchResultItem, JSONObject, TerminalResultsPa
 from batchor_engine.providers.wire import read_object
 from batchor_engine.results.items import result_of
 from batchor_engine.results.merge import MergeInput, merge_by_index
-from batchor_engine.results.segments import read_rows
+from batchor_engine.results.segments import read_group, read_rows
 from batchor_engine.runtime.host import Host
 
 # A run may have more raw files than a process may have open.
 _OPEN_RAW_FILES = 64
 
 
-def iter_results(host: Host, run: RunRecord, model: type[BaseModel] | None, *, raw: bool) -> Iterator[BatchResultItem]:
-    """Final results in item order; with `raw`, each with the provider's record where it is kept."""
+def iter_results(
+    host: Host, run: RunRecord, model: type[BaseModel] | None, *, raw: bool, group: int | None = None
+) -> Iterator[BatchResultItem]:
+    """Final results in item order; with `raw`, each with the provider's record where it is kept.
+
+    With `group`, those of its rows, under their own ids.
+    """
     segments = host.store.segments(run.pk)
     with _RawFiles(host, run, raw) as files:
 
         def rows_of(segment: SegmentRecord) -> Iterator[tuple[SegmentRow, BatchResultItem]]:
             reader = files.reader(segment)
-            return ((row, result_of(row, model, reader)) for row in _rows(host, run, segment))
+            return ((row, result_of(row, model, reader)) for row in _rows(host, run, segment, group))
 
         # The merge orders rows; a result needs its segment's raw file, so it is made before rows are mixed.
         made: dict[int, BatchResultItem] = {}
@@ -71,23 +77,24 @@ def iter_terminal(
     return islice(_terminal(host, run, model, after_sequence), limit)
 
 
-def iter_failures(host: Host, run: RunRecord) -> Iterator[SegmentRow]:
+def iter_failures(host: Host, run: RunRecord, *, group: int | None = None) -> Iterator[SegmentRow]:
     """The rows that failed for good, in item order; opens only segments that hold one."""
     inputs = [
-        MergeInput(segment.totals.first_index, lambda one=segment: _failed_rows(host, run, one))
+        MergeInput(segment.totals.first_index, lambda one=segment: _failed_rows(host, run, one, group))
         for segment in host.store.segments(run.pk)
         if segment.totals.failed
     ]
     return merge_by_index(inputs)
 
 
-def failure_counts(host: Host, run: RunRecord) -> dict[str, int]:
-    """Items that failed for good, by class; opens only segments of which retry_failed() superseded rows."""
+def failure_counts(host: Host, run: RunRecord, *, group: int | None = None) -> dict[str, int]:
+    """Items that failed for good, by class; opens segments only for a group, or where rows were superseded."""
     counts: Counter[str] = Counter()
     for segment in host.store.segments(run.pk):
-        if segment.superseded:
-            counts.update(row.error_class for row in _rows(host, run, segment) if row.error_class)
-        else:
+        if segment.superseded or (group is not None and segment.totals.failed):
+            failed = _failed_rows(host, run, segment, group)
+            counts.update(row.error_class for row in failed if row.error_class)
+        elif group is None:
             counts.update(segment.totals.failures)
     return dict(counts)
 
@@ -110,16 +117,28 @@ def _terminal(
                 yield sequence, result_of(row, model, reader)
 
 
-def _failed_rows(host: Host, run: RunRecord, segment: SegmentRecord) -> Iterator[SegmentRow]:
-    return (row for row in _rows(host, run, segment) if row.error_class is not None)
+def _failed_rows(host: Host, run: RunRecord, segment: SegmentRecord, group: int | None) -> Iterator[SegmentRow]:
+    return (row for row in _rows(host, run, segment, group) if row.error_class is not None)
 
 
-def _rows(host: Host, run: RunRecord, segment: SegmentRecord) -> Iterator[SegmentRow]:
-    return (row for _, row in _numbered(host, run, segment, 0))
+def _rows(host: Host, run: RunRecord, segment: SegmentRecord, group: int | None) -> Iterator[SegmentRow]:
+    if group is None:
+        return (row for _, row in _numbered(host, run, segment, 0))
+    return (own_row(row) for row in _of_group(host, run, segment, group))
+
+
+def _of_group(host: Host, run: RunRecord, segment: SegmentRecord, group: int) -> Generator[SegmentRow]:
+    gone = _gone(host, run, segment)
+    with host.artifacts(run).local_file(segment.key) as path:
+        yield from (row for row in read_group(path, group) if row.item_index not in gone)
+
+
+def _gone(host: Host, run: RunRecord, segment: SegmentRecord) -> set[int]:
+    return host.store.superseded_indexes(run.pk, segment) if segment.superseded else set()
 
 
 def _numbered(host: Host, run: RunRecord, segment: SegmentRecord, skip: int) -> Generator[tuple[int, SegmentRow]]:
-    gone = host.store.superseded_indexes(run.pk, segment) if segment.superseded else set[int]()
+    gone = _gone(host, run, segment)
     with host.artifacts(run).local_file(segment.key) as path:
         rows = read_rows(path, final_only=True, skip=skip)
         for sequence, row in enumerate(rows, start=segment.first_sequence + skip):

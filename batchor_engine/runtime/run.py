@@ -234,6 +234,16 @@ class Run:
         """Rows, attempts and tokens by group of rows, without a group under 0; one query, and no file is opened."""
         return self._runner.host.store.tallies(self._record().pk)
 
+    def by_group(self) -> dict[int, Run]:
+        """Each group of rows as a handle that reads these alone, under their own ids; control is the whole run's."""
+        from batchor_engine.runtime.run_group import RunGroup
+
+        summary = self.summary()
+        return {
+            group: RunGroup(runner=self._runner, run_id=self.run_id, summary=summary, group=group, tally=tally)
+            for group, tally in sorted(self.tallies().items())
+        }
+
     def failure_counts(self) -> dict[str, int]:
         """Items that failed for good, by error class."""
         return failure_counts(self._runner.host, self._record())
