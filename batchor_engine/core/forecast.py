@@ -37,15 +37,15 @@ class Files:
 
     def add(self, weight: Load) -> None:
         """Put one row that fits a file by itself into the open file, or into a new one."""
-        if not (self._open + weight).within(self.limits):
+        if not self._open.plus(weight).within(self.limits):
             self._close(weight)
-        self._open += weight
-        self.total += weight
+        self._open = self._open.plus(weight)
+        self.total = self.total.plus(weight)
 
     def _close(self, next_row: Load) -> None:
         self.full += 1
         self.of_one_row += self._open.items == 1
-        together = self._open + next_row
+        together = self._open.plus(next_row)
         if together.within(PackLimits(self.limits.max_requests, self.limits.max_bytes)):
             self.closed_by_tokens += 1
             self.rows_closed_by_tokens += self._open.items

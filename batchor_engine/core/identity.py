@@ -15,8 +15,7 @@ from batchor_engine.models import JSONObject, JSONValue
 MAX_RUN_ID_CHARS = 200
 MAX_CUSTOM_ID_CHARS = 64
 _ATTEMPT_ROOM = len(":a") + 6
-_PLAIN_ID = re.compile(rf"[A-Za-z0-9_.:-]{{1,{MAX_CUSTOM_ID_CHARS - _ATTEMPT_ROOM}}}")
-_HASHED_ID = re.compile(r"sha256\.[0-9a-f]{40}")
+_PLAIN_ID = re.compile(rf"(?!sha256\.[0-9a-f]{{40}}\Z)[A-Za-z0-9_.:-]{{1,{MAX_CUSTOM_ID_CHARS - _ATTEMPT_ROOM}}}")
 
 INTENT_KEY = "batchor_intent"
 RUN_KEY = "run_id"
@@ -42,9 +41,9 @@ def custom_id(item_id: str, attempt: int) -> str:
 
     An item id that looks like such a hash is hashed too, so two items never share a custom id.
     """
-    plain = _PLAIN_ID.fullmatch(item_id) and not _HASHED_ID.fullmatch(item_id)
-    base = item_id if plain else "sha256." + hashlib.sha256(item_id.encode("utf-8", "surrogatepass")).hexdigest()[:40]
-    return f"{base}:a{attempt}"
+    if _PLAIN_ID.fullmatch(item_id):
+        return f"{item_id}:a{attempt}"
+    return f"sha256.{hashlib.sha256(item_id.encode('utf-8', 'surrogatepass')).hexdigest()[:40]}:a{attempt}"
 
 
 def for_attempt(first: str, attempt: int) -> str:

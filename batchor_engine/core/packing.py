@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from batchor_engine.core.records import BatchRange, ItemRow, PartRecord
 
@@ -25,15 +26,14 @@ class PackLimits:
         return replace(self, max_tokens=self.max_row_tokens or self.max_tokens)
 
 
-@dataclass(frozen=True)
-class Load:
+class Load(NamedTuple):
     """What is in a batch so far, or what a piece would add."""
 
     items: int = 0
     bytes: int = 0
     tokens: int = 0
 
-    def __add__(self, other: Load) -> Load:
+    def plus(self, other: Load) -> Load:
         return Load(self.items + other.items, self.bytes + other.bytes, self.tokens + other.tokens)
 
     def within(self, limits: PackLimits) -> bool:
@@ -42,6 +42,9 @@ class Load:
             and self.bytes <= limits.max_bytes
             and (limits.max_tokens is None or self.tokens <= limits.max_tokens)
         )
+
+
+_EMPTY = Load()
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Packed:
     """A batch's ranges, whether it closed because the next row did not fit, and rows too large for any batch."""
 
     ranges: tuple[BatchRange, ...] = ()
-    load: Load = Load()
+    load: Load = _EMPTY
     closed: bool = False
     oversize: tuple[ItemRow, ...] = ()
 
@@ -117,9 +120,9 @@ def pack_rows(rows: Iterable[ItemRow], limits: PackLimits, begun: Packed | None 
         if not weight.within(alone):
             oversize.append(row)
             continue
-        if load.items and not (load + weight).within(limits):
+        if load.items and not load.plus(weight).within(limits):
             return Packed(tuple(ranges), load, True, tuple(oversize))
-        load += weight
+        load = load.plus(weight)
         _add(ranges, _range_of(row, fresh=fresh))
     return Packed(tuple(ranges), load, False, tuple(oversize))
 

@@ -17,6 +17,9 @@ from batchor_engine.models import LINEAGE_KEY, BatchItem, JSONValue
 from batchor_engine.ports.sources import BatchItems, CheckpointedItemSource
 
 PLAIN_KIND = "iterable"
+# json.dumps would make a new encoder for every row.
+_READABLE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_ESCAPED = json.JSONEncoder(separators=(",", ":"))
 _NO_ROWS: JSONValue = {"count": 0, "digest": ""}
 
 
@@ -57,7 +60,9 @@ def feed(run_id: str, items: BatchItems[Any], position: IngestPosition) -> Itera
     if isinstance(items, CheckpointedItemSource):
         source = cast("CheckpointedItemSource[Any]", items)
         for row in source.iter_from_checkpoint(position.checkpoint):
-            metadata, _ = check_item(row.item)
+            metadata = check_item(row.item)
+            if not _is_plain(row.item.payload):
+                _json(row.item.payload, row.item.item_id, "payload")
             yield FedRow(row.item, metadata, row.next_checkpoint)
         return
     yield from _plain(run_id, items, position)
@@ -85,8 +90,9 @@ def _plain(run_id: str, items: BatchItems[Any], position: IngestPosition) -> Ite
         )
     digest, count = "", 0
     for item in rows:
-        metadata, content = check_item(item)
-        digest, count = _chained(digest, item.item_id, content), count + 1
+        metadata = check_item(item)
+        payload = _json(item.payload, item.item_id, "payload")
+        digest, count = _chained(digest, item.item_id, f"{payload}\0{metadata or ''}"), count + 1
         if count == skip and digest != wanted:
             raise _other_rows(run_id, skip)
         if count > skip:
@@ -102,14 +108,14 @@ def _other_rows(run_id: str, count: int) -> RunMismatchError:
     )
 
 
-def _chained(digest: str, item_id: str, content: bytes) -> str:
+def _chained(digest: str, item_id: str, content: str) -> str:
     mix = hashlib.blake2b(digest.encode(), digest_size=16)
-    mix.update(item_id.encode("utf-8", "surrogatepass") + b"\0" + content)
+    mix.update(f"{item_id}\0{content}".encode("utf-8", "surrogatepass"))
     return mix.hexdigest()
 
 
-def check_item(item: object) -> tuple[str | None, bytes]:
-    """Metadata as JSON text (None when empty) and the item's content as bytes; TypeError or ValueError names it."""
+def check_item(item: object) -> str | None:
+    """Its metadata as JSON text, None when empty; TypeError or ValueError names the item that cannot be stored."""
     if not isinstance(item, BatchItem):
         raise TypeError(f"items must be BatchItem objects, not {type(item).__name__} ({str(item)[:60]!r})")
     item = cast("BatchItem[Any]", item)
@@ -118,9 +124,7 @@ def check_item(item: object) -> tuple[str | None, bytes]:
     if not item.item_id:
         raise ValueError("item_id must not be empty: it is the key of the result")
     _check_text(item.item_id)
-    metadata = _metadata_json(item)
-    payload = _json(item.payload, item.item_id, "payload")
-    return metadata, f"{payload}\0{metadata or ''}".encode("utf-8", "surrogatepass")
+    return _metadata_json(item)
 
 
 def _metadata_json(item: BatchItem[Any]) -> str | None:
@@ -136,10 +140,18 @@ def _check_text(item_id: str) -> None:
         raise ValueError(f"item_id {item_id!r} holds half a character (a lone surrogate); no store can keep it")
 
 
+def _is_plain(payload: object) -> bool:
+    """True for a text, or a flat object of texts, which every JSON can hold: there is nothing to try."""
+    if type(payload) is dict:
+        cells = cast("dict[object, object]", payload).items()
+        return all(type(name) is str and (type(cell) is str or cell is None) for name, cell in cells)
+    return type(payload) is str
+
+
 def _json(value: Any, item_id: str, what: str) -> str:
     try:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        text = _READABLE.encode(value)
         # A lone surrogate survives only as an escape.
-        return text if text.isascii() or is_whole(text) else json.dumps(value, separators=(",", ":"))
+        return text if text.isascii() or is_whole(text) else _ESCAPED.encode(value)
     except (TypeError, ValueError) as error:
         raise TypeError(f"item {item_id!r}: {what} cannot be written as JSON ({error})") from None

@@ -24,6 +24,7 @@ from batchor_engine.core.tokens import ratio_tokens
 from batchor_engine.core.types import BatchRequestLine
 from batchor_engine.errors import BatchorError
 from batchor_engine.job import BatchJob
+from batchor_engine.models import JSONValue
 from batchor_engine.ports.providers import BatchProvider
 from batchor_engine.runtime.feed import FedRow, feed
 from batchor_engine.runtime.host import Host, RunPolicies, policies_of
@@ -35,14 +36,24 @@ from batchor_engine.states import ItemStatus
 
 @dataclass
 class _Part:
-    """A part while it is filled: what is in it, and the position after its last row."""
+    """A part while it is filled: what is in it, and where reading stands after its last row."""
 
-    first_index: int
-    position: IngestPosition
+    begun_at: IngestPosition
+    next_index: int
+    checkpoint: JSONValue
+    finished: bool = False
     items: list[NewItem] = field(default_factory=list[NewItem])
     failures: list[SegmentRow] = field(default_factory=list[SegmentRow])
     load: Load = field(default_factory=Load)
     error: BaseException | None = None
+
+    @property
+    def position(self) -> IngestPosition:
+        return replace(self.begun_at, next_index=self.next_index, checkpoint=self.checkpoint, finished=self.finished)
+
+    def passed(self, fed: FedRow) -> None:
+        self.next_index += 1
+        self.checkpoint = fed.next_checkpoint
 
 
 class Ingestion:
@@ -88,20 +99,21 @@ class Ingestion:
         return not self._position.finished
 
     def _fill(self, lines: BinaryIO, sidecar: BinaryIO, stop: Callable[[], bool]) -> _Part:
-        part = _Part(self._position.next_index, self._position)
+        part = _Part(self._position, self._position.next_index, self._position.checkpoint)
         try:
             for fed, line, tokens in self._rendered():
                 weight = Load(1, len(line), tokens)
                 if (problem := too_large(weight, self._limits, self._effective_limit)) is not None:
                     self._fail(part, fed, weight, problem)
-                elif not (part.load + weight).within(self._limits):
+                elif not (filled := part.load.plus(weight)).within(self._limits):
                     self._held_over = fed, line, tokens
                     return part
                 else:
                     self._add(part, lines, sidecar, fed, line, tokens)
+                    part.load = filled
                 if stop():
                     return part
-            part.position = replace(part.position, finished=True)
+            part.finished = True
         except Exception as error:  # noqa: BLE001 - a source or a prompt is user code; its rows so far must be stored
             part.error = error
         return part
@@ -128,24 +140,22 @@ class Ingestion:
         return PackLimits(chunk.max_requests, chunk.max_file_bytes, budget.per_batch_limit)
 
     def _add(self, part: _Part, lines: BinaryIO, sidecar: BinaryIO, fed: FedRow, line: bytes, tokens: int) -> None:
-        index = part.position.next_index
-        group = group_of(fed.item)
+        index, item_id, group = part.next_index, fed.item.item_id, group_of(fed.item)
         lines.write(line)
-        sidecar.write(sidecar_line(index, fed.item.item_id, custom_id(fed.item.item_id, 1), line, fed.metadata_json))
-        part.items.append(NewItem(index, fed.item.item_id, part.load.bytes, len(line), tokens, group, failed=False))
-        part.load += Load(1, len(line), tokens)
-        part.position = _next(part.position, fed)
+        sidecar.write(sidecar_line(index, item_id, custom_id(item_id, 1), line, fed.metadata_json))
+        part.items.append(NewItem(index, item_id, part.load.bytes, len(line), tokens, group, failed=False))
+        part.passed(fed)
 
     def _fail(self, part: _Part, fed: FedRow, weight: Load, problem: Oversize) -> None:
         """A row above a limit is stored as failed; it is never sent, not even alone."""
-        index, group = part.position.next_index, group_of(fed.item)
+        index, group = part.next_index, group_of(fed.item)
         part.items.append(NewItem(index, fed.item.item_id, 0, weight.bytes, weight.tokens, group, failed=True))
         row = ItemRow(index, fed.item.item_id, ItemStatus.FAILED_PERMANENT, 0, 0, 0, None, 0, 0, weight.tokens, group)
         failed = failed_row(
             row, error_class=problem.error_class, message=problem.message, metadata_json=fed.metadata_json
         )
         part.failures.append(failed)
-        part.position = _next(part.position, fed)
+        part.passed(fed)
 
     def _store(self, part: _Part, part_key: str | None) -> None:
         failures: NewSegment | None = None
@@ -217,7 +227,3 @@ def _sealed(part: _Part, part_key: str) -> NewPart:
         bytes=part.load.bytes,
         tokens=part.load.tokens,
     )
-
-
-def _next(position: IngestPosition, fed: FedRow) -> IngestPosition:
-    return replace(position, checkpoint=fed.next_checkpoint, next_index=position.next_index + 1)

@@ -141,7 +141,7 @@ def _scope(work: Submission) -> str:
 def _pack_fresh(work: Submission, limits: PackLimits) -> Packed:
     packed = Packed()
     for part in work.store.fresh_parts(work.run.pk, limit=_PARTS_AT_ONCE):
-        load = packed.load + part_load(part)
+        load = packed.load.plus(part_load(part))
         if load.within(limits):
             full = load.items == limits.max_requests
             packed = Packed((*packed.ranges, whole_rest(part)), load, full, packed.oversize)

@@ -122,7 +122,7 @@ class CsvItemSource(_TextFileSource):
         header, fields = record
         if len(fields) > len(header):
             raise self._mapper.error(index, f"it has {len(fields)} fields, but the header has {len(header)} columns")
-        return dict(zip_longest(header, fields))
+        return dict(zip_longest(header, fields) if len(fields) < len(header) else zip(header, fields, strict=True))
 
 
 class _Lines:

@@ -37,7 +37,9 @@ class RowMapper:
         }
         if partition_id is not None:
             lineage["partition_id"] = partition_id
-        metadata = self._metadata(row, index)
+        if self.metadata_from_row is None:
+            return BatchItem(item_id, payload, {LINEAGE_KEY: lineage})
+        metadata = self._metadata(self.metadata_from_row, row, index)
         metadata[LINEAGE_KEY] = {**lineage, **self._own_lineage(metadata, index)}
         return BatchItem(item_id, payload, metadata)
 
@@ -51,10 +53,8 @@ class RowMapper:
             raise self.error(index, "its item id is empty")
         return item_id
 
-    def _metadata(self, row: Any, index: int) -> JSONObject:
-        if self.metadata_from_row is None:
-            return {}
-        metadata: object = self._call("metadata_from_row", self.metadata_from_row, row, index)
+    def _metadata(self, function: RowToMetadata, row: Any, index: int) -> JSONObject:
+        metadata: object = self._call("metadata_from_row", function, row, index)
         if metadata is None:
             return {}
         if not isinstance(metadata, Mapping):
