@@ -1,9 +1,9 @@
-"""The columns of a result asset: their schema, and a preview of the first rows."""
+"""Tables in metadata: the columns of a result asset, a preview of its first rows, and any other small table."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import dagster as dg
@@ -13,9 +13,18 @@ from batchor_engine import StructuredItemResult, TextItemResult, column_descript
 
 BatchResultItem = TextItemResult | StructuredItemResult[Any]
 
-COLUMN_SCHEMA_KEY = "dagster/column_schema"
 PREVIEW_ROWS = 5
 CELL_CHARS = 160
+# What the failures() of a run hold, in Dagster's words.
+_FAILURE_COLUMNS = (
+    ("item_id", "string", False, "The id of the row, as the source gave it."),
+    ("error_class", "string", False, "Why the row failed, as a stable name."),
+    ("message", "string", False, "Why the row failed, in words."),
+    ("retryable", "bool", False, "Whether another attempt could have helped."),
+    ("attempt_count", "int64", False, "Attempts that counted, the last one included."),
+    ("raw_error", "json", True, "What the provider said, verbatim."),
+    ("metadata", "json", False, "What the source and the engine noted about the row."),
+)
 
 
 def column_schema(model: type[BaseModel] | None) -> dg.TableSchema:
@@ -28,26 +37,47 @@ def column_schema(model: type[BaseModel] | None) -> dg.TableSchema:
     )
 
 
+def failure_schema() -> dg.TableSchema:
+    """The columns of a table of failed rows; the same for every job."""
+    return dg.TableSchema(
+        [
+            dg.TableColumn(name, kind, says, dg.TableColumnConstraints(nullable=nullable))
+            for name, kind, nullable, says in _FAILURE_COLUMNS
+        ]
+    )
+
+
 def preview(results: Iterable[BatchResultItem]) -> dg.TableMetadataValue | None:
     """A table of the given rows, long cells shortened; None without rows."""
-    rows = [_row(result) for result in results]
-    if not rows:
+    return table(_row(result) for result in results)
+
+
+def table(rows: Iterable[Mapping[str, str | int]]) -> dg.TableMetadataValue | None:
+    """A metadata table with every column that a row has; None without rows."""
+    found = list(rows)
+    if not found:
         return None
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    records = [dg.TableRecord({name: row.get(name, "") for name in names}) for row in rows]
-    return dg.MetadataValue.table(records, schema=dg.TableSchema([dg.TableColumn(name) for name in names]))
+    kinds = {name: _kind(value) for row in reversed(found) for name, value in row.items()}
+    names = list(dict.fromkeys(name for row in found for name in row))
+    records = [dg.TableRecord({name: row.get(name, "") for name in names}) for row in found]
+    return dg.MetadataValue.table(records, schema=dg.TableSchema([dg.TableColumn(name, kinds[name]) for name in names]))
+
+
+def cell(value: Any) -> str:
+    """A value as short text."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= CELL_CHARS else text[: CELL_CHARS - 1] + "…"
 
 
 def _row(result: BatchResultItem) -> dict[str, str | int]:
     row: dict[str, str | int] = {"item_id": result.item_id, "attempts": result.attempt_count}
     output = getattr(result, "output", None)
     if result.error is not None:
-        return {**row, "error": _cell(f"{result.error.error_class}: {result.error.message}")}
+        return {**row, "error": cell(f"{result.error.error_class}: {result.error.message}")}
     if isinstance(output, BaseModel):
-        return {**row, **{name: _cell(value) for name, value in output.model_dump(mode="json").items()}}
-    return {**row, "output_text": _cell(result.output_text)}
+        return {**row, **{name: cell(value) for name, value in output.model_dump(mode="json").items()}}
+    return {**row, "output_text": cell(result.output_text)}
 
 
-def _cell(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= CELL_CHARS else text[: CELL_CHARS - 1] + "…"
+def _kind(value: str | int) -> str:
+    return "int" if isinstance(value, int) else "string"

@@ -1,10 +1,14 @@
-"""Every metadata key and run tag that this package writes, under the namespace `batchor`."""
+"""Every metadata key and run tag that this package writes, under the namespace `batchor`.
+
+Dagster's own NamespacedMetadataSet would fit, but no supported version exports it (1.12.0 and 1.13.27 looked at), and
+a private import would break with any release. BatchorMetadataSet has its manner: fields, a namespace, `**splat`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 import dagster as dg
 
@@ -16,41 +20,105 @@ RUN_ID_TAG = f"{NAMESPACE}/run_id"
 REVISION_TAG = f"{NAMESPACE}/revision"
 REASON_TAG = f"{NAMESPACE}/reason"
 
-# Definition metadata by which a sensor recognises a result asset.
+# Definition metadata: by the first two a sensor recognises a result asset, by the third the IO manager an asset of
+# failed rows.
 RESULTS_OF_KEY = f"{NAMESPACE}/results_of"
 RESOURCE_KEY = f"{NAMESPACE}/resource"
+FAILURES_OF_KEY = f"{NAMESPACE}/failures_of"
+
+# Keys that Dagster itself knows and shows.
+COLUMN_SCHEMA_KEY = "dagster/column_schema"
+ROW_COUNT_KEY = "dagster/row_count"
+PARTITION_ROW_COUNT_KEY = "dagster/partition_row_count"
+URI_KEY = "dagster/uri"
+
+BATCH, PROGRESS, RESULTS, FAILURES = "<name>_batch", "progress", "<name>", "<name>_failures"
+_ALL = (BATCH, PROGRESS, RESULTS)
+
+
+class Says:
+    """What a key means and where it is shown: its line of docs/metadata.md."""
+
+    def __init__(self, meaning: str, *shown_on: str) -> None:
+        self.meaning, self.shown_on = meaning, shown_on
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchorMetadataSet:
     """Metadata of one engine run; splat it into a `metadata=` mapping, fields that are None stay out.
 
-    Counts are rows unless the name says otherwise; `hours_at_provider` runs from the first submission to the last end.
+    Counts are rows unless the name says otherwise.
     """
 
-    run_id: str | None = None
-    revision: int | None = None
-    status: str | None = None
-    rows: int | None = None
-    completed: int | None = None
-    failed: int | None = None
-    answered: int | None = None
-    progress_percent: float | None = None
-    batches: int | None = None
-    provider_batches: dg.JsonMetadataValue | None = None
-    attempts: int | None = None
-    failures: dg.JsonMetadataValue | None = None
-    input_tokens: int | None = None
-    cached_tokens: int | None = None
-    output_tokens: int | None = None
-    reasoning_tokens: int | None = None
-    cost: str | None = None
-    hours_at_provider: float | None = None
-    preview: dg.TableMetadataValue | None = None
+    run_id: Annotated[
+        str | None, Says("Id of the engine's run; what the `batchor` command takes.", *_ALL, FAILURES)
+    ] = None
+    revision: Annotated[int | None, Says("Grows with every change of the run.", *_ALL)] = None
+    status: Annotated[str | None, Says("running, completed or completed_with_failures.", *_ALL)] = None
+    rows: Annotated[int | None, Says("Rows of the run, or of this partition of it.", *_ALL, FAILURES)] = None
+    completed: Annotated[int | None, Says("Rows with a valid answer.", PROGRESS, RESULTS)] = None
+    failed: Annotated[int | None, Says("Rows that failed for good.", PROGRESS, RESULTS)] = None
+    answered: Annotated[int | None, Says("Rows that have an end here or an answer at the provider.", PROGRESS)] = None
+    progress_percent: Annotated[float | None, Says("The same as a share of all rows, 0 to 100; plots.", PROGRESS)] = (
+        None
+    )
+    progress: Annotated[dg.MarkdownMetadataValue | None, Says("The same as a picture.", PROGRESS)] = None
+    outcomes: Annotated[
+        dg.MarkdownMetadataValue | None, Says("Completed rows and failed ones by class, as a picture.", RESULTS)
+    ] = None
+    failures: Annotated[dg.JsonMetadataValue | None, Says("Failed rows by error class.", RESULTS, FAILURES)] = None
+    failure_classes: Annotated[
+        dg.TableMetadataValue | None,
+        Says("The same with what each class means and one message as an example.", RESULTS),
+    ] = None
+    failed_rows: Annotated[
+        dg.TableMetadataValue | None, Says("The first failed rows, each with its reason.", RESULTS, FAILURES)
+    ] = None
+    preview: Annotated[dg.TableMetadataValue | None, Says("The first rows.", RESULTS)] = None
+    attempts: Annotated[int | None, Says("Counted attempts of all rows together.", RESULTS)] = None
+    input_tokens: Annotated[
+        int | None, Says("Billed input tokens of every collected line, retried ones too.", RESULTS)
+    ] = None
+    cached_tokens: Annotated[int | None, Says("Those of them that came from the provider's cache.", RESULTS)] = None
+    output_tokens: Annotated[int | None, Says("Billed output tokens.", RESULTS)] = None
+    reasoning_tokens: Annotated[int | None, Says("Those of them that were spent on reasoning.", RESULTS)] = None
+    cost_usd: Annotated[
+        float | None, Says("Cost so far at batch prices, in US dollars; absent where not known; plots.", RESULTS)
+    ] = None
+    cost: Annotated[str | None, Says("The cost in words: amount, price list, or why there is no price.", RESULTS)] = (
+        None
+    )
+    hours_at_provider: Annotated[
+        float | None, Says("From the first submission to the end of the last batch; plots.", RESULTS)
+    ] = None
+    request_files: Annotated[int | None, Says("Request files written for the rows.", BATCH)] = None
+    estimated_input_tokens: Annotated[int | None, Says("Tokens of all requests as counted at submission.", BATCH)] = (
+        None
+    )
+    estimated_cost_usd: Annotated[
+        float | None, Says("What they will cost as input, in US dollars, if a price is known.", BATCH)
+    ] = None
+    estimated_cost: Annotated[str | None, Says("The same in words.", BATCH)] = None
+    batches: Annotated[int | None, Says("Batches made at the provider so far, retries included.", BATCH, RESULTS)] = (
+        None
+    )
+    provider_batches: Annotated[
+        dg.MarkdownMetadataValue | None,
+        Says("Their ids, with links for api.openai.com, states and rows; the first 50.", BATCH, RESULTS),
+    ] = None
+    provider_page: Annotated[
+        dg.UrlMetadataValue | None, Says("OpenAI's page of the batch, or of all batches.", BATCH, RESULTS)
+    ] = None
+    results: Annotated[dg.DagsterAssetMetadataValue | None, Says("The asset that the answers land in.", BATCH)] = None
+    sensor: Annotated[str | None, Says("The sensor that materializes it.", BATCH)] = None
+    submission: Annotated[dg.DagsterAssetMetadataValue | None, Says("The asset that sent the rows.", RESULTS)] = None
+    submission_run: Annotated[dg.DagsterRunMetadataValue | None, Says("The Dagster run in which it did.", RESULTS)] = (
+        None
+    )
 
     def keys(self) -> Iterable[str]:
         """The namespaced keys of the fields that are set."""
-        return [f"{NAMESPACE}/{field.name}" for field in fields(self) if getattr(self, field.name) is not None]
+        return [f"{NAMESPACE}/{one.name}" for one in fields(self) if getattr(self, one.name) is not None]
 
     def __getitem__(self, key: str) -> Any:
         return getattr(self, key.removeprefix(f"{NAMESPACE}/"))
@@ -58,13 +126,33 @@ class BatchorMetadataSet:
     @classmethod
     def extract(cls, metadata: Mapping[str, Any]) -> BatchorMetadataSet:
         """Read the set back from an event's metadata; other keys are skipped."""
-        known = {field.name for field in fields(cls)}
+        known = {one.name for one in fields(cls)}
         found = {
             key.removeprefix(f"{NAMESPACE}/"): value
             for key, value in metadata.items()
             if key.startswith(f"{NAMESPACE}/")
         }
         return cls(**{name: _plain(value) for name, value in found.items() if name in known})
+
+
+def usage_keys(model: str, *, calls: int, input_tokens: int, output_tokens: int) -> dict[str, int]:
+    """The keys that dagster-openai writes for a model, which Dagster+ Insights adds up."""
+    return {
+        f"openai.{model}.calls": calls,
+        f"openai.{model}.total_tokens": input_tokens + output_tokens,
+        f"openai.{model}.prompt_tokens": input_tokens,
+        f"openai.{model}.completion_tokens": output_tokens,
+    }
+
+
+def described() -> str:
+    """The keys of BatchorMetadataSet as the table of docs/metadata.md."""
+    lines = ["| key | on | says |", "|---|---|---|"]
+    for name, hint in get_type_hints(BatchorMetadataSet, include_extras=True).items():
+        says: Says = hint.__metadata__[0]
+        places = ", ".join(f"`{place}`" if "<" in place else place for place in says.shown_on)
+        lines.append(f"| `{NAMESPACE}/{name}` | {places} | {says.meaning} |")
+    return "\n".join(lines)
 
 
 def _plain(value: Any) -> Any:

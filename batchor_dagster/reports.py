@@ -7,24 +7,42 @@ import itertools
 import dagster as dg
 
 from batchor_dagster.columns import PREVIEW_ROWS, preview
-from batchor_dagster.engine_runs import asset_label, slot_of
-from batchor_dagster.metadata import BatchorMetadataSet
-from batchor_engine import BatchInfo, Run, RunInfo
+from batchor_dagster.engine_runs import asset_label
+from batchor_dagster.facts import Facts
+from batchor_dagster.failures import by_class, class_table, first_failures, row_table
+from batchor_dagster.metadata import (
+    PARTITION_ROW_COUNT_KEY,
+    ROW_COUNT_KEY,
+    BatchorMetadataSet,
+    usage_keys,
+)
+from batchor_dagster.plots import outcome_plot, progress_plot
+from batchor_engine import BatchInfo, Cost, Run, RunInfo
 
-ROW_COUNT_KEY = "dagster/row_count"
-PARTITION_ROW_COUNT_KEY = "dagster/partition_row_count"
 MAX_BATCHES_SHOWN = 50
+_OPENAI_SERVER = "api.openai.com"
+_OPENAI_BATCHES = "https://platform.openai.com/batches"
 
 
-def submission_metadata(info: RunInfo) -> BatchorMetadataSet:
-    """What went out so far; `cost` is unknown until the engine has prices."""
+def submission_metadata(
+    run: Run, info: RunInfo, *, results: dg.AssetKey | None = None, sensor: str | None = None
+) -> BatchorMetadataSet:
+    """What went out so far, what it was estimated to need, and where the answers will be."""
+    estimate = run.estimate()
     return BatchorMetadataSet(
         run_id=info.run_id,
         revision=info.revision,
+        status=info.summary.status.value,
         rows=info.summary.total_items,
+        request_files=estimate.request_files,
+        estimated_input_tokens=estimate.input_tokens,
+        estimated_cost_usd=_dollars(estimate.cost),
+        estimated_cost=str(estimate.cost),
         batches=len(info.batches),
-        provider_batches=_batches(info.batches),
-        cost="unknown",
+        provider_batches=_batches(run, info.batches),
+        provider_page=_page(run, info.batches),
+        results=dg.MetadataValue.asset(results) if results else None,
+        sensor=sensor,
     )
 
 
@@ -43,38 +61,61 @@ def progress_metadata(info: RunInfo) -> BatchorMetadataSet:
         failed=summary.failed_items,
         answered=answered,
         progress_percent=round(100 * answered / summary.total_items, 1) if summary.total_items else 0.0,
+        progress=progress_plot(summary.completed_items, summary.failed_items, answered, summary.total_items),
     )
 
 
-def result_metadata(run: Run, info: RunInfo) -> BatchorMetadataSet:
-    """The outcome of a finished run; reads every result once, without holding them."""
-    results = iter(run.iter_results())
-    first = list(itertools.islice(results, PREVIEW_ROWS))
-    usage, summary = run.usage(), info.summary
+def result_metadata(run: Run, info: RunInfo, facts: Facts) -> BatchorMetadataSet:
+    """The outcome of a finished run; reads its first rows and its first failed rows, whatever its size."""
+    usage = facts.usage
+    failed = first_failures(run) if facts.failed else []
     return BatchorMetadataSet(
         run_id=info.run_id,
         revision=info.revision,
-        status=summary.status.value,
-        rows=summary.total_items,
-        completed=summary.completed_items,
-        failed=summary.failed_items,
-        batches=len(info.batches),
-        attempts=sum(result.attempt_count for result in itertools.chain(first, results)),
-        failures=dg.JsonMetadataValue(run.failure_counts()),
+        status=info.summary.status.value,
+        rows=facts.rows,
+        completed=facts.completed,
+        failed=facts.failed,
+        outcomes=outcome_plot(facts.completed, by_class(facts.failures)),
+        failures=dg.JsonMetadataValue(dict(facts.failures)),
+        failure_classes=class_table(facts.failures, failed),
+        failed_rows=row_table(failed),
+        preview=preview(itertools.islice(run.iter_results(), PREVIEW_ROWS)),
+        attempts=facts.attempts,
         input_tokens=usage.input_tokens,
         cached_tokens=usage.cached_tokens,
         output_tokens=usage.output_tokens,
         reasoning_tokens=usage.reasoning_tokens,
-        cost="unknown",
+        cost_usd=_dollars(facts.cost),
+        cost=str(facts.cost),
         hours_at_provider=_hours(info.batches),
-        preview=preview(first),
+        batches=len(info.batches),
+        provider_batches=_batches(run, info.batches),
+        provider_page=_page(run, info.batches),
     )
 
 
-def row_counts(info: RunInfo) -> dict[str, int]:
+def usage_metadata(run: Run, facts: Facts, shown: BatchorMetadataSet) -> dict[str, int]:
+    """Usage in dagster-openai's keys, less what an earlier materialization of the same run has shown already.
+
+    Dagster+ adds these keys up over materializations, and reading a run again costs nothing.
+    """
+    model = run.provider_config.scope_model()
+    earlier = shown if shown.run_id == run.run_id else BatchorMetadataSet()
+    calls = facts.attempts - (earlier.attempts or 0)
+    if not model or calls <= 0:
+        return {}
+    return usage_keys(
+        model,
+        calls=calls,
+        input_tokens=facts.usage.input_tokens - (earlier.input_tokens or 0),
+        output_tokens=facts.usage.output_tokens - (earlier.output_tokens or 0),
+    )
+
+
+def row_counts(rows: int, partition: str) -> dict[str, int]:
     """Dagster's own row-count key, which its catalog shows."""
-    key = PARTITION_ROW_COUNT_KEY if slot_of(info).partition else ROW_COUNT_KEY
-    return {key: info.summary.total_items}
+    return {PARTITION_ROW_COUNT_KEY if partition else ROW_COUNT_KEY: rows}
 
 
 def pending_message(info: RunInfo, key: dg.AssetKey, sensor: str) -> str:
@@ -97,9 +138,27 @@ def _hours(batches: list[BatchInfo]) -> float | None:
     return round((max(ended) - min(begun)).total_seconds() / 3600, 4) if begun and ended else None
 
 
-def _batches(batches: list[BatchInfo]) -> dg.JsonMetadataValue:
-    shown = [
-        {"batch": batch.provider_batch_id, "state": batch.state, "rows": batch.items}
-        for batch in batches[:MAX_BATCHES_SHOWN]
-    ]
-    return dg.JsonMetadataValue(shown)
+def _dollars(cost: Cost) -> float | None:
+    return None if cost.amount_usd is None else float(cost.amount_usd)
+
+
+def _batches(run: Run, batches: list[BatchInfo]) -> dg.MarkdownMetadataValue | None:
+    if not batches:
+        return None
+    linked = run.server == _OPENAI_SERVER
+    lines = ["| batch | state | rows |", "|---|---|---|"]
+    for batch in batches[:MAX_BATCHES_SHOWN]:
+        name = batch.provider_batch_id or "not created yet"
+        shown = f"[{name}]({_OPENAI_BATCHES}/{name})" if linked and batch.provider_batch_id else name
+        lines.append(f"| {shown} | {batch.state} | {batch.items} |")
+    if len(batches) > MAX_BATCHES_SHOWN:
+        lines.append(f"| … {len(batches) - MAX_BATCHES_SHOWN} more | | |")
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def _page(run: Run, batches: list[BatchInfo]) -> dg.UrlMetadataValue | None:
+    """The provider's page of a single batch, or the list of all; only OpenAI's own service is known to have them."""
+    ids = [batch.provider_batch_id for batch in batches if batch.provider_batch_id]
+    if not ids or run.server != _OPENAI_SERVER:
+        return None
+    return dg.MetadataValue.url(f"{_OPENAI_BATCHES}/{ids[0]}" if len(ids) == 1 else _OPENAI_BATCHES)

@@ -9,9 +9,9 @@ import dagster as dg
 from pydantic import BaseModel
 
 from batchor_dagster.checks import BatchorChecks, check_specs
-from batchor_dagster.columns import COLUMN_SCHEMA_KEY, column_schema
+from batchor_dagster.columns import column_schema
 from batchor_dagster.engine_runs import newest_run, run_info
-from batchor_dagster.metadata import RESOURCE_KEY, RESULTS_OF_KEY, RUN_ID_TAG, SENSOR_TAG
+from batchor_dagster.metadata import COLUMN_SCHEMA_KEY, RESOURCE_KEY, RESULTS_OF_KEY, RUN_ID_TAG, SENSOR_TAG
 from batchor_dagster.outcome import Ended, outcome
 from batchor_dagster.reports import pending_message
 from batchor_dagster.resources import BatchorResource
@@ -64,13 +64,17 @@ def results_asset(
     def results(context: dg.AssetExecutionContext) -> Iterator[Any]:
         batchor: BatchorResource = getattr(context.resources, policy.resource_key)
         with one_clear_failure(), closing(batchor.runner()) as runner:
-            yield from bring_in(context, runner, key, policy)
+            yield from bring_in(context, runner, key, policy, submitted_by)
 
     return results
 
 
 def bring_in(
-    context: dg.AssetExecutionContext, runner: BatchRunner, key: dg.AssetKey, policy: ResultPolicy
+    context: dg.AssetExecutionContext,
+    runner: BatchRunner,
+    key: dg.AssetKey,
+    policy: ResultPolicy,
+    submitted_by: dg.AssetKey,
 ) -> Iterator[Any]:
     """One round of the run that this step is for; events only when it has ended."""
     slot = slot_of_step(context, key)
@@ -90,7 +94,7 @@ def bring_in(
     elif info.run_id != newest.run_id:
         context.log.info(f"{info.run_id} has ended, but {newest.run_id} was submitted later: nothing to materialize.")
     else:
-        yield from outcome(context, Ended(run, info, slot.partition), key, policy.checks)
+        yield from outcome(context, Ended(run, info, slot.partition), key, policy.checks, submitted_by=submitted_by)
 
 
 def advance(run: Run, on_pending: OnPending) -> None:

@@ -80,8 +80,9 @@ def start(
         with _terminated(context, runner, run_id, cancel=cancel_on_termination):
             runner.start(job, run_id=run_id, labels=slot.labels(**{GENERATION_LABEL: generation}))
         info = run_info(runner, slot, run_id)
+        said = submission_metadata(runner.get_run(run_id), info, results=results_key)
     context.log.info(f"{info.run_id}: {info.summary.total_items} rows in {len(info.batches)} batches")
-    return dg.MaterializeResult(metadata={**submission_metadata(info)})
+    return dg.MaterializeResult(metadata={**said})
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from batchor_engine.config import (
     ProviderConfig,
     ProviderKind,
 )
-from batchor_engine.core.costs import Cost
+from batchor_engine.core.costs import Cost, usd
 from batchor_engine.core.prompt_template import PromptTemplate
 from batchor_engine.core.remote_files import RemoteCleanup
 from batchor_engine.core.strict_schema import default_schema_name, model_output_schema
@@ -190,4 +190,5 @@ __all__ = [
     "model_output_schema",
     "open_item_files",
     "resolve_openai_api_key",
+    "usd",
 ]

@@ -28,7 +28,7 @@ RunNotFinishedError RunPausedError StructuredOutputSchemaError StructuredOutputE
 model_output_schema UnknownRunError RunIngestionSourceRequiredError RunSubmissionIndeterminateError
 DataFrameItemSource grouped_job first_items
 PromptTemplate open_item_files
-BudgetInfo RunInfo BatchInfo RunTally RunEstimate
+BudgetInfo RunInfo BatchInfo Cost usd RunTally RunEstimate
 """.split()  # noqa: SIM905 - a wall of quotes would hide what is missing
 
 HOMES = {

@@ -28,6 +28,12 @@ class Cost:
     source: str = ""
     note: str = ""
 
+    def __str__(self) -> str:
+        """The amount with the price list and the notes, or why there is none."""
+        if self.amount_usd is None:
+            return self.note or "unknown price"
+        return f"{usd(self.amount_usd)} ({_joined(self.source, self.note)})"
+
 
 @dataclass(frozen=True)
 class Tier:

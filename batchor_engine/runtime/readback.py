@@ -18,9 +18,9 @@ from batchor_engine.core.groups import own_row
 from batchor_engine.core.outcomes import LineRef
 from batchor_engine.core.records import BatchRecord, RunRecord, SegmentRecord
 from batchor_engine.core.segment import SegmentRow
-from batchor_engine.models import BatchResultItem, JSONObject, TerminalResultsPage
+from batchor_engine.models import BatchResultItem, JSONObject, TerminalResultsPage, TextItemResult
 from batchor_engine.providers.wire import read_object
-from batchor_engine.results.items import result_of
+from batchor_engine.results.items import result_of, text_result
 from batchor_engine.results.merge import MergeInput, merge_by_index
 from batchor_engine.results.segments import read_group, read_rows
 from batchor_engine.runtime.host import Host
@@ -85,6 +85,11 @@ def iter_failures(host: Host, run: RunRecord, *, group: int | None = None) -> It
         if segment.totals.failed
     ]
     return merge_by_index(inputs)
+
+
+def iter_failed_results(host: Host, run: RunRecord, *, group: int | None = None) -> Iterator[TextItemResult]:
+    """The rows of iter_failures() as results; none of them has an answer, so no model is needed."""
+    return (text_result(row) for row in iter_failures(host, run, group=group))
 
 
 def failure_counts(host: Host, run: RunRecord, *, group: int | None = None) -> dict[str, int]:

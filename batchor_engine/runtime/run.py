@@ -25,6 +25,7 @@ from batchor_engine.models import (
     RunUsage,
     TerminalResultsExportResult,
     TerminalResultsPage,
+    TextItemResult,
 )
 from batchor_engine.runtime import control, steps
 from batchor_engine.runtime.advance import read_run
@@ -32,7 +33,7 @@ from batchor_engine.runtime.costs import RunEstimate, run_cost, run_estimate, se
 from batchor_engine.runtime.export import export_artifacts, export_terminal, failures_table, write_parquet
 from batchor_engine.runtime.host import Host, policies_of
 from batchor_engine.runtime.prune import prune_artifacts
-from batchor_engine.runtime.readback import failure_counts, iter_results, read_page
+from batchor_engine.runtime.readback import failure_counts, iter_failed_results, iter_results, read_page
 from batchor_engine.states import RUN_TERMINAL, RunControlState, RunLifecycleStatus
 
 if TYPE_CHECKING:
@@ -196,6 +197,10 @@ class Run:
         memory at a time, and nothing half-written at `path`."""
         host, run = self._runner.host, self._record()
         return write_parquet(host, run, self._model(), path, rows_per_file=rows_per_file)
+
+    def iter_failures(self) -> Iterator[TextItemResult]:
+        """The items that failed for good, in item order, a few in memory at a time; needs no model."""
+        return iter_failed_results(self._runner.host, self._record())
 
     def failures(self) -> Any:
         """A pyarrow.Table of the items that failed for good: id, class, message, attempts, raw error, metadata."""

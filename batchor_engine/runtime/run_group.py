@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from batchor_engine.core.costs import Cost
 from batchor_engine.core.summary import summarize
-from batchor_engine.models import BatchResultItem, RunSummary, RunTally, RunUsage
+from batchor_engine.models import BatchResultItem, RunSummary, RunTally, RunUsage, TextItemResult
 from batchor_engine.runtime.costs import RunEstimate, cost_of_rows, group_usages, run_estimate
 from batchor_engine.runtime.export import failures_table, write_parquet
-from batchor_engine.runtime.readback import failure_counts, iter_results
+from batchor_engine.runtime.readback import failure_counts, iter_failed_results, iter_results
 from batchor_engine.runtime.run import Run
 from batchor_engine.states import ItemStatus, RunLifecycleStatus
 
@@ -41,6 +41,9 @@ class RunGroup(Run):
 
     def tallies(self) -> dict[int, RunTally]:
         return {number: tally for number, tally in super().tallies().items() if number == self.group}
+
+    def iter_failures(self) -> Iterator[TextItemResult]:
+        return iter_failed_results(self._runner.host, self._record(), group=self.group)
 
     def failures(self) -> Any:
         return failures_table(self._runner.host, self._record(), group=self.group)

@@ -36,7 +36,10 @@ class Greeter(dg.ConfigurableResource):
 def test_submission_ends_without_waiting_for_answers(shop: Shop) -> None:
     result = shop.materialize(shop.definitions(), "tickets", "triage_batch")
     told = BatchorMetadataSet.extract(materialized(result, "triage_batch")[0].metadata)
-    assert (told.rows, told.batches, told.cost) == (4, 1, "unknown")
+    assert (told.rows, told.batches, told.request_files) == (4, 1, 1)
+    assert told.estimated_input_tokens
+    assert told.estimated_cost_usd
+    assert told.results == dg.MetadataValue.asset(dg.AssetKey("triage"))
     assert [batch["status"] for batch in shop.sandbox.batches()] == ["validating"]
 
 

@@ -24,7 +24,7 @@ def test_the_check_fails_above_its_share_of_failed_rows(shop: Shop, allowed: flo
         finished(shop, checks=BatchorChecks(max_failure_rate=allowed)), "triage"
     ).get_asset_check_evaluations()
     assert check.passed is passed
-    assert check.description == "1 of 4 rows failed (25.0%)"
+    assert check.description == f"1 of 4 rows failed for good (25.0%); at most {allowed:.1%} allowed"
 
 
 def test_a_blocking_check_stops_what_is_downstream(shop: Shop) -> None:

@@ -52,6 +52,7 @@ def test_what_groups_come_to_adds_up_to_the_run(world: World) -> None:
     assert [one.status.value for one in groups] == ["completed", "completed_with_failures"]
     assert [one.failure_counts() for one in groups] == [{}, run.failure_counts()]
     assert [one.failures().column("item_id").to_pylist() for one in groups] == [[], ["a"]]
+    assert [[result.item_id for result in one.iter_failures()] for one in groups] == [[], ["a"]]
     assert sum(one.usage().input_tokens for one in groups) == run.usage().input_tokens > 0
     assert sum(one.attempts() for one in groups) == run.attempts() == 4
     assert sum(one.estimate().input_tokens for one in groups) == run.estimate().input_tokens
