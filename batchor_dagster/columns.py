@@ -9,9 +9,9 @@ from typing import Any
 import dagster as dg
 from pydantic import BaseModel
 
-from batchor_engine import StructuredItemResult, TextItemResult, column_descriptions
+from batchor_engine import EmbeddingItemResult, StructuredItemResult, TextItemResult, column_descriptions
 
-BatchResultItem = TextItemResult | StructuredItemResult[Any]
+BatchResultItem = TextItemResult | StructuredItemResult[Any] | EmbeddingItemResult
 
 PREVIEW_ROWS = 5
 CELL_CHARS = 160
@@ -76,6 +76,8 @@ def _row(result: BatchResultItem) -> dict[str, str | int]:
         return {**row, "error": cell(f"{result.error.error_class}: {result.error.message}")}
     if isinstance(output, BaseModel):
         return {**row, **{name: cell(value) for name, value in output.model_dump(mode="json").items()}}
+    if isinstance(result, EmbeddingItemResult):
+        return {**row, "embedding": f"{len(result.embedding or ())} numbers"}
     return {**row, "output_text": cell(result.output_text)}
 
 

@@ -11,7 +11,15 @@ import dagster as dg
 
 from batchor_dagster.engine_runs import answers_by_partition, asset_label
 from batchor_dagster.resources import RESOURCE, BatchorResource
-from batchor_engine import BatchRunner, ItemStatus, Run, RunInfo, StructuredItemResult
+from batchor_engine import (
+    BatchRunner,
+    EmbeddingItemResult,
+    ItemStatus,
+    Run,
+    RunInfo,
+    StructuredItemResult,
+    TextItemResult,
+)
 
 Decoder = Callable[[Run], Any]
 FORMS = "list[Model], pandas.DataFrame, pyarrow.Table, batchor_engine.Run, or dict[str, …] of these over partitions"
@@ -86,9 +94,18 @@ def decoder(annotation: Any) -> Decoder:
 
 
 def answers(run: Run) -> list[Any]:
-    """The model instances, or texts, of the rows that have an answer."""
-    done = (result for result in run.iter_results() if result.status is ItemStatus.COMPLETED)
-    return [result.output if isinstance(result, StructuredItemResult) else result.output_text for result in done]
+    """The model instances, vectors or texts of the rows that have an answer."""
+    return [_answer(result) for result in run.iter_results() if result.status is ItemStatus.COMPLETED]
+
+
+def _answer(result: TextItemResult | StructuredItemResult[Any] | EmbeddingItemResult) -> Any:
+    match result:
+        case StructuredItemResult():
+            return result.output
+        case EmbeddingItemResult():
+            return result.embedding
+        case TextItemResult():
+            return result.output_text
 
 
 def _as_it_is(run: Run) -> Run:

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any, TypeAlias, cast
 from urllib.parse import urlsplit
 
-from batchor_engine.models import JSONObject, JSONValue
+from batchor_engine.models import EmbeddingItemResult, Form, JSONObject, JSONValue, Moderation
 
 _HOUR_SEC = 3600
 
@@ -29,6 +29,8 @@ class OpenAIEndpoint(StrEnum):
 
     RESPONSES = "/v1/responses"
     CHAT_COMPLETIONS = "/v1/chat/completions"
+    EMBEDDINGS = "/v1/embeddings"
+    MODERATIONS = "/v1/moderations"
 
 
 class OpenAIModel(StrEnum):
@@ -89,6 +91,10 @@ class ProviderConfig(ABC):
         """The model whose enqueued-token limit this config shares with other runs."""
         return ""
 
+    def answer_form(self) -> Form:
+        """What every answer is, where the endpoint alone decides that; None for text, which a job's model may read."""
+        return None
+
 
 @dataclass(frozen=True)
 class OpenAIEnqueueLimitConfig:
@@ -144,6 +150,13 @@ class OpenAIEnqueueLimitConfig:
         return cls(**known)
 
 
+# Endpoints that answer with data of their own shape; the others answer with text.
+_ANSWER_FORMS: Mapping[OpenAIEndpoint, Form] = {
+    OpenAIEndpoint.EMBEDDINGS: EmbeddingItemResult,
+    OpenAIEndpoint.MODERATIONS: Moderation,
+}
+
+
 def _no_options() -> JSONObject:
     return {}
 
@@ -184,6 +197,8 @@ class OpenAIProviderConfig(ProviderConfig):
         _require(self.request_timeout_sec > 0, f"request_timeout_sec must be above 0, not {self.request_timeout_sec}")
         _require(self.poll_interval_sec > 0, f"poll_interval_sec must be above 0, not {self.poll_interval_sec}")
         object.__setattr__(self, "endpoint", OpenAIEndpoint(self.endpoint))
+        thinks = self.endpoint not in _ANSWER_FORMS
+        _require(thinks or self.reasoning_effort is None, f"{self.endpoint} takes no reasoning_effort")
         kept = self.output_expires_after_sec
         in_range = kept is None or _HOUR_SEC <= kept <= 30 * 24 * _HOUR_SEC
         _require(in_range, f"output_expires_after_sec must be between 1 hour and 30 days in seconds, not {kept}")
@@ -209,6 +224,9 @@ class OpenAIProviderConfig(ProviderConfig):
 
     def scope_model(self) -> str:
         return str(self.model)
+
+    def answer_form(self) -> Form:
+        return _ANSWER_FORMS.get(self.endpoint)
 
     @classmethod
     def from_payload(cls, payload: Mapping[str, JSONValue]) -> OpenAIProviderConfig:

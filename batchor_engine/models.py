@@ -5,6 +5,7 @@ Law: nothing here changes after it is made, and nothing here does anything.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -140,7 +141,38 @@ class StructuredItemResult(Generic[ModelT]):
     metadata: JSONObject = field(default_factory=_no_metadata)
 
 
-BatchResultItem: TypeAlias = TextItemResult | StructuredItemResult[Any]
+@dataclass(frozen=True)
+class EmbeddingItemResult:
+    """The final outcome of one item of an embeddings job; `embedding` holds 32-bit floats, one vector an item.
+
+    It is a sequence of floats and a buffer: `list(it)` and `numpy.asarray(it)` both work. `output_text` is always None.
+    """
+
+    item_id: str
+    status: ItemStatus
+    attempt_count: int
+    embedding: array[float] | None = None
+    output_text: str | None = None
+    raw_response: JSONObject | None = None
+    error: ItemFailure | None = None
+    metadata: JSONObject = field(default_factory=_no_metadata)
+
+
+class Moderation(BaseModel):
+    """The verdict of a moderations job on one item, by the provider's names of categories.
+
+    A category that the model does not judge is None.
+    """
+
+    flagged: bool
+    categories: dict[str, bool | None]
+    category_scores: dict[str, float | None]
+
+
+BatchResultItem: TypeAlias = TextItemResult | StructuredItemResult[Any] | EmbeddingItemResult
+
+# What the rows of a run are read as: a model, a vector each, or (None) text.
+Form: TypeAlias = type[BaseModel] | type[EmbeddingItemResult] | None
 
 
 @dataclass(frozen=True)

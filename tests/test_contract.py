@@ -26,7 +26,7 @@ ArtifactPruneResult BatchRunner Run RunControlState RunEvent TextItemResult Stru
 RunSummary RunSnapshot TerminalResultsPage TerminalResultsExportResult ModelResolutionError
 RunNotFinishedError RunPausedError StructuredOutputSchemaError StructuredOutputError default_schema_name
 model_output_schema UnknownRunError RunIngestionSourceRequiredError RunSubmissionIndeterminateError
-DataFrameItemSource grouped_job first_items
+DataFrameItemSource grouped_job first_items EmbeddingItemResult Moderation
 PromptTemplate open_item_files
 BudgetInfo RunInfo BatchInfo Cost usd RunTally RunEstimate
 """.split()  # noqa: SIM905 - a wall of quotes would hide what is missing
@@ -67,6 +67,9 @@ FIELDS = {
     "CheckpointedBatchItem": "next_checkpoint item",
     "ItemFailure": "error_class message retryable raw_error=None",
     "TextItemResult": "item_id status attempt_count output_text=None raw_response=None error=None metadata={}",
+    # [ext]
+    "EmbeddingItemResult": "item_id status attempt_count embedding=None output_text=None raw_response=None error=None "
+    "metadata={}",
     "StructuredItemResult": "item_id status attempt_count output=None output_text=None raw_response=None error=None "
     "metadata={}",
     "RunSummary": "run_id status control_state total_items completed_items failed_items status_counts active_batches "
@@ -235,4 +238,5 @@ def test_enum_values_keep_their_spelling(name: str) -> None:
 
 
 def test_the_first_endpoints_are_the_contracts() -> None:
-    assert [one.value for one in engine.OpenAIEndpoint][:2] == ["/v1/responses", "/v1/chat/completions"]
+    ours = ["/v1/embeddings", "/v1/moderations"]  # [ext]
+    assert [one.value for one in engine.OpenAIEndpoint] == ["/v1/responses", "/v1/chat/completions", *ours]

@@ -84,9 +84,9 @@ def _result_lines(runner: BatchRunner, run_id: str) -> Iterator[JSONObject]:
     run = read_run(runner.host, run_id)
     if not run.is_finished:
         raise RunNotFinishedError(run_id)
-    structured = policies_of(run).model_home is not None
-    for result in iter_results(runner.host, run, None, raw=True):
-        yield result_line(result, structured=structured)
+    policies = policies_of(run)
+    for result in iter_results(runner.host, run, policies.plain_form, raw=True):
+        yield result_line(result, structured=policies.structured)
 
 
 def _write_whole(target: Path, lines: Iterator[JSONObject]) -> int:

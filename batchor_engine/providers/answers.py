@@ -1,7 +1,7 @@
 """From the body of one response to its text, its usage, or the reason why it is no answer.
 
-Law: only what the model said to the user is an answer: reasoning, commentary, refusals and cut texts are not, and the
-parts of one answer are joined with nothing between them.
+Law: only what the model said to the user is an answer: reasoning, commentary, refusals, cut texts and requests to call
+a tool are not, and the parts of one answer are joined with nothing between them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from batchor_engine.providers import failures
 
 # Tuples, because what is looked up in them may be any JSON value, and a list has no hash.
 _TEXT_PARTS = ("output_text", "text")
+CALLS = ("function_call", "custom_tool_call")
 # More than any answer can hold and few enough to add up in 64 bits; NaN and infinity fail the comparison.
 MOST_TOKENS = 2**40
 _UNFINISHED = frozenset({"failed", "cancelled", "queued", "in_progress"})
@@ -23,11 +24,15 @@ _UNFINISHED = frozenset({"failed", "cancelled", "queued", "in_progress"})
 
 @dataclass(frozen=True)
 class _Reading:
-    """What was found in a body; `stopped` is the provider's word for why the text ended early."""
+    """What was found in a body; `stopped` is the provider's word for why the text ended early.
+
+    `calls` are tools that the caller is to run before the model goes on; a provider's own tools have run already.
+    """
 
     text: str
     refusal: str = ""
     stopped: str = ""
+    calls: tuple[Mapping[str, Any], ...] = ()
 
 
 def read_body(body: Mapping[str, Any], usage: RunUsage | None) -> Answer | Rejection:
@@ -39,6 +44,9 @@ def read_body(body: Mapping[str, Any], usage: RunUsage | None) -> Answer | Rejec
         return _no_answer(failures.CONTENT_FILTER, "a content filter stopped the answer", reading, usage, curable=False)
     if reading.stopped:
         return _no_answer(failures.INCOMPLETE, f"the answer was cut: {reading.stopped}", reading, usage, curable=True)
+    if reading.calls:
+        names = ", ".join(str(call.get("name")) for call in reading.calls)
+        return _no_answer(failures.TOOL_CALLS, f"the model asks to call {names}", reading, usage, curable=False)
     if not reading.text.strip():
         return _no_answer(failures.EMPTY, "the answer holds no text", reading, usage, curable=True)
     return Answer(reading.text, usage)
@@ -67,6 +75,8 @@ def read_usage(body: Mapping[str, Any]) -> RunUsage | None:
 
 def _no_answer(name: str, message: str, reading: _Reading, usage: RunUsage | None, *, curable: bool) -> Rejection:
     words: JSONValue = {"refusal": reading.refusal} if reading.refusal else {"reason": reading.stopped or "no text"}
+    if name == failures.TOOL_CALLS:
+        words = {"tool_calls": [_call(call) for call in reading.calls]}
     return Rejection(
         name,
         failures.redact(message),
@@ -77,13 +87,24 @@ def _no_answer(name: str, message: str, reading: _Reading, usage: RunUsage | Non
     )
 
 
+def _call(call: Mapping[str, Any]) -> JSONValue:
+    """One call in the same shape from either endpoint; `arguments` is the model's own text, mostly JSON."""
+    return {
+        "id": call.get("call_id") or call.get("id"),
+        "name": call.get("name"),
+        "arguments": call.get("arguments", call.get("input")),
+    }
+
+
 def _read_responses(body: Mapping[str, Any]) -> _Reading:
-    messages = [item for item in map(_mapping, _sequence(body.get("output"))) if _speaks_to_the_user(item)]
+    items = [_mapping(item) for item in _sequence(body.get("output"))]
+    messages = [item for item in items if _speaks_to_the_user(item)]
     parts = [part for message in messages for part in _sequence(message.get("content"))]
     text = "".join(map(_part_text, parts))
     if not text and isinstance(body.get("output_text"), str):
         text = body["output_text"]
-    return _Reading(text, "".join(map(_part_refusal, parts)), _responses_stop(body, messages))
+    calls = tuple(item for item in items if item.get("type") in CALLS)
+    return _Reading(text, "".join(map(_part_refusal, parts)), _responses_stop(body, messages), calls)
 
 
 def _speaks_to_the_user(item: Mapping[str, Any]) -> bool:
@@ -104,7 +125,16 @@ def _read_chat(body: Mapping[str, Any]) -> _Reading:
     parts = [content] if isinstance(content, str) else _sequence(content)
     refusal = message.get("refusal")
     said = refusal if isinstance(refusal, str) else "".join(map(_part_refusal, parts))
-    return _Reading("".join(map(_part_text, parts)), said, _chat_stop(choice.get("finish_reason")))
+    text, stopped = "".join(map(_part_text, parts)), _chat_stop(choice.get("finish_reason"))
+    return _Reading(text, said, stopped, _chat_calls(message))
+
+
+def _chat_calls(message: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    calls = [_mapping(call) for call in _sequence(message.get("tool_calls"))]
+    # A call keeps name and arguments one level down; the oldest form has one call and no id.
+    found = [{"id": call.get("id"), **_mapping(call.get("function") or call.get("custom"))} for call in calls]
+    oldest = _mapping(message.get("function_call"))
+    return tuple(found) or ((oldest,) if oldest else ())
 
 
 def _chat_stop(reason: object) -> str:

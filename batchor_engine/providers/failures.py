@@ -7,6 +7,9 @@ Error classes beyond the contract's table, all counted as attempts:
 `refusal`            the model declined. Not curable: the same words would be declined, and paid, again.
 `content_filter`     a filter stopped the answer. Not curable, for the same reason.
 `incomplete_answer`  the answer was cut, mostly by the output token limit. Curable: lengths differ between samples.
+`tool_calls`         the model asks for tools to be called, which a batch cannot do. Not curable: it would ask, and be
+                     paid, again. The calls are in the error.
+`invalid_embedding`, `invalid_moderation`  not exactly one vector or verdict that can be used. Curable.
 """
 
 from __future__ import annotations
@@ -26,6 +29,9 @@ ENQUEUE_LIMIT = "enqueue_token_limit"
 REFUSAL = "refusal"
 CONTENT_FILTER = "content_filter"
 INCOMPLETE = "incomplete_answer"
+TOOL_CALLS = "tool_calls"
+INVALID_EMBEDDING = "invalid_embedding"
+INVALID_MODERATION = "invalid_moderation"
 VALIDATION = "batch_validation_failed"
 
 QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from batchor_engine.config import OpenAIProviderConfig, check_web_address
-from batchor_engine.core.outcomes import Answer, BatchFailure
+from batchor_engine.core.outcomes import Answer, BatchFailure, Rejection
 from batchor_engine.core.tokens import estimate_tokens
 from batchor_engine.core.types import BatchRemoteRecord, BatchRequestLine
 from batchor_engine.errors import ApiKeyMissingError, ProviderError, ProviderErrorKind
@@ -263,18 +263,22 @@ class OpenAIBatchProvider(BatchProvider):
         errors: dict[str, JSONObject] = {}
         for record in records:
             if custom_id := id_of(record):
-                side = successes if isinstance(read_record(record), Answer) else errors
+                side = successes if isinstance(self._read(record), Answer) else errors
                 side.setdefault(custom_id, record)
         return successes, {key: value for key, value in errors.items() if key not in successes}, records
 
     def answer_text(self, record: JSONObject) -> str | None:
-        outcome = read_record(record)
-        return outcome.text
+        return self._read(record).text
+
+    def _read(self, record: JSONObject) -> Answer | Rejection:
+        return read_record(record, self._config.endpoint)
 
     def open_outcomes(
         self, *, output_path: Path | None, error_path: Path | None, known_ids: Collection[str] | None = None
     ) -> OutcomeIndex:
-        return FileOutcomes(output_path=output_path, error_path=error_path, known_ids=known_ids)
+        return FileOutcomes(
+            output_path=output_path, error_path=error_path, known_ids=known_ids, endpoint=self._config.endpoint
+        )
 
     def explain_failure(self, record: BatchRemoteRecord) -> BatchFailure:
         return batch_failure(record.get("status", ""), record.get("errors"))

@@ -15,6 +15,7 @@ from typing import BinaryIO
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+from batchor_engine.config import OpenAIEndpoint
 from batchor_engine.core.outcomes import Answer, FileAnomalies, LineRef, Missing, Outcome
 from batchor_engine.providers.plain_lines import id_at_front
 from batchor_engine.providers.wire import id_of, read_line, read_object
@@ -33,8 +34,14 @@ class FileOutcomes:
     """The outcomes of one batch by custom id, read from disk one at a time."""
 
     def __init__(
-        self, *, output_path: Path | None, error_path: Path | None, known_ids: Collection[str] | None = None
+        self,
+        *,
+        output_path: Path | None,
+        error_path: Path | None,
+        known_ids: Collection[str] | None = None,
+        endpoint: OpenAIEndpoint = OpenAIEndpoint.RESPONSES,
     ) -> None:
+        self._endpoint = endpoint
         self._open = ExitStack()
         self._files: dict[str, BinaryIO] = {}
         self._lines: dict[str, LineRef] = {}
@@ -100,7 +107,7 @@ class FileOutcomes:
         """The line at `ref`; Missing() where it is not the line of that request after all."""
         stream = self._files[ref.file]
         stream.seek(ref.offset)
-        found = read_line(stream.read(ref.length))
+        found = read_line(stream.read(ref.length), self._endpoint)
         return found.outcome if found.custom_id == custom_id else Missing()
 
 

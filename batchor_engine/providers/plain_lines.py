@@ -12,7 +12,7 @@ import msgspec
 
 from batchor_engine.core.outcomes import Answer
 from batchor_engine.models import RunUsage
-from batchor_engine.providers.answers import MOST_TOKENS
+from batchor_engine.providers.answers import CALLS, MOST_TOKENS
 
 _OK = 200
 # How the provider begins a line; an id with an escape in it goes the long way.
@@ -52,6 +52,8 @@ class _Item(msgspec.Struct):
 class _Message(msgspec.Struct):
     content: str
     refusal: str | None = None
+    tool_calls: Any = None
+    function_call: Any = None
 
 
 class _Choice(msgspec.Struct):
@@ -110,6 +112,8 @@ def _responses_text(body: _Body) -> str | None:
         return None
     texts: list[str] = []
     for item in body.output:
+        if item.type in CALLS:
+            return None
         if item.type != "message":
             continue
         if item.phase is not None or (item.status is not None and item.status != "completed"):
@@ -125,7 +129,8 @@ def _chat_text(body: _Body) -> str | None:
     choice = body.choices[0] if body.choices else None
     if choice is None or body.status is not None or choice.finish_reason != "stop" or choice.message.refusal:
         return None
-    return choice.message.content
+    said = choice.message
+    return None if said.tool_calls or said.function_call else said.content
 
 
 def _usage_of(found: _Usage) -> RunUsage | None:

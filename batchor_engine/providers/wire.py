@@ -17,6 +17,7 @@ from batchor_engine.core.types import BatchRequestLine
 from batchor_engine.models import JSONObject, PromptParts
 from batchor_engine.ports.providers import StructuredOutputSchema
 from batchor_engine.providers.answers import read_body, read_usage, unfinished_status
+from batchor_engine.providers.data_answers import read_embedding, read_moderation
 from batchor_engine.providers.failures import row_failure
 from batchor_engine.providers.plain_lines import read_plain
 
@@ -30,7 +31,7 @@ class RequestWriter:
 
     def __init__(self, config: OpenAIProviderConfig) -> None:
         self._url = str(config.endpoint)
-        self._body = _responses_body if config.endpoint is OpenAIEndpoint.RESPONSES else _chat_body
+        self._body = _BODIES[config.endpoint]
         self._config = config
         self._spliced: tuple[StructuredOutputSchema, bytes] | None = None
         _check_json(config.request_options, "OpenAIProviderConfig.request_options")
@@ -89,12 +90,12 @@ class Line(NamedTuple):
     outcome: Outcome
 
 
-def read_line(line: bytes) -> Line:
+def read_line(line: bytes, endpoint: OpenAIEndpoint = OpenAIEndpoint.RESPONSES) -> Line:
     """What one line of an output or error file says, and of which request."""
-    if plain := read_plain(line):
+    if endpoint not in _READERS and (plain := read_plain(line)):
         return Line(*plain)
     record = read_object(line)
-    return Line(None, Missing()) if record is None else Line(id_of(record), read_record(record))
+    return Line(None, Missing()) if record is None else Line(id_of(record), read_record(record, endpoint))
 
 
 def read_object(line: bytes) -> JSONObject | None:
@@ -112,8 +113,8 @@ def id_of(record: Mapping[str, Any]) -> str | None:
     return custom_id if isinstance(custom_id, str) and custom_id else None
 
 
-def read_record(record: Mapping[str, Any]) -> Answer | Rejection:
-    """What one record of an output or error file says of its request."""
+def read_record(record: Mapping[str, Any], endpoint: OpenAIEndpoint = OpenAIEndpoint.RESPONSES) -> Answer | Rejection:
+    """What one record of an output or error file says of its request; texts of either kind are told by their shape."""
     response = _object(record.get("response"))
     body = _object(response.get("body"))
     status = read_status(response.get("status_code"))
@@ -124,7 +125,7 @@ def read_record(record: Mapping[str, Any]) -> Answer | Rejection:
         return row_failure(reason, status=status, record=record, retry_after_sec=retry_after(response), usage=usage)
     if unfinished := unfinished_status(body):
         return row_failure(f"the response is {unfinished}", status=None, record=record, usage=usage)
-    return read_body(body, usage)
+    return _READERS.get(endpoint, read_body)(body, usage)
 
 
 def read_status(status: object) -> int | None:
@@ -203,6 +204,41 @@ def _chat_body(
     if structured is not None:
         body["response_format"] = {"type": "json_schema", "json_schema": _named(structured)}
     return body
+
+
+def _embedding_body(
+    config: OpenAIProviderConfig, parts: PromptParts, options: JSONObject, structured: StructuredOutputSchema | None
+) -> JSONObject:
+    _refuse_text_parts(parts, structured)
+    if parts.messages is not None:
+        # The provider counts inputs, not requests, so several in one would save nothing and fail together.
+        raise ValueError("an embeddings request has one input: give each text an item of its own, without messages")
+    # Packed vectors are a quarter of the digits, of which a full batch would have gigabytes.
+    return {"encoding_format": "base64", **_joined({"model": str(config.model), "input": parts.prompt}, options)}
+
+
+def _moderation_body(
+    config: OpenAIProviderConfig, parts: PromptParts, options: JSONObject, structured: StructuredOutputSchema | None
+) -> JSONObject:
+    _refuse_text_parts(parts, structured)
+    asked = parts.prompt if parts.messages is None else parts.messages
+    return _joined({"model": str(config.model), "input": cast(Any, asked)}, options)
+
+
+def _refuse_text_parts(parts: PromptParts, structured: StructuredOutputSchema | None) -> None:
+    if parts.system_prompt is not None:
+        raise ValueError("this endpoint has no place for a system prompt; leave system_prompt out")
+    if structured is not None:
+        raise ValueError("this endpoint has an answer of its own shape; leave structured_output out")
+
+
+_BODIES = {
+    OpenAIEndpoint.RESPONSES: _responses_body,
+    OpenAIEndpoint.CHAT_COMPLETIONS: _chat_body,
+    OpenAIEndpoint.EMBEDDINGS: _embedding_body,
+    OpenAIEndpoint.MODERATIONS: _moderation_body,
+}
+_READERS = {OpenAIEndpoint.EMBEDDINGS: read_embedding, OpenAIEndpoint.MODERATIONS: read_moderation}
 
 
 def _named(structured: StructuredOutputSchema) -> JSONObject:

@@ -6,6 +6,7 @@ columns and its reason in ours.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel
 
-from batchor_engine.models import BatchResultItem, StructuredItemResult
+from batchor_engine.models import BatchResultItem, Form, StructuredItemResult
 from batchor_engine.results.arrow import ArrowBatch, ArrowSchema, ArrowTable, ArrowType, pyarrow
 from batchor_engine.results.shapes import (
     Encoder,
@@ -38,6 +39,7 @@ _OURS = (
     ("error_message", Scalar("string"), True, "Why the row failed, in words."),
 )
 _TEXT = ("output_text", Scalar("string"), True, "The answer.")
+_EMBEDDING = ("embedding", ListOf(Scalar("float32")), True, "The vector of the row's text.")
 _WHOLE = ("output", True, "The answer as a whole.")
 _METADATA = ("metadata", JsonText(), False, "What the source and the engine noted about the row.")
 _RESERVED = frozenset({*(name for name, *_ in _OURS), "metadata"})
@@ -65,9 +67,12 @@ class _Column:
     field: str | None = None
 
 
-def _columns(model: type[BaseModel] | None) -> list[_Column]:
+def _columns(form: Form) -> list[_Column]:
     ours = [_Column(*column) for column in _OURS]
-    middle = [_Column(*_TEXT)] if model is None else _model_columns(model)
+    if form is None:
+        middle = [_Column(*_TEXT)]
+    else:
+        middle = _model_columns(form) if issubclass(form, BaseModel) else [_Column(*_EMBEDDING)]
     return [*ours, *middle, _Column(*_METADATA)]
 
 
@@ -94,17 +99,17 @@ def _free_name(name: str, taken: set[str] | frozenset[str]) -> str:
     return name
 
 
-def column_descriptions(model: type[BaseModel] | None) -> list[ColumnDescription]:
+def column_descriptions(form: Form) -> list[ColumnDescription]:
     """The columns of a job's result table for people; imports neither pyarrow nor pandas."""
-    return [ColumnDescription(one.name, str(one.shape), one.nullable, one.description) for one in _columns(model)]
+    return [ColumnDescription(one.name, str(one.shape), one.nullable, one.description) for one in _columns(form)]
 
 
-def arrow_schema(model: type[BaseModel] | None) -> ArrowSchema:
-    """The Arrow schema of a job's result table: our columns, the model's fields (or `output_text`), `metadata`."""
+def arrow_schema(form: Form) -> ArrowSchema:
+    """The Arrow schema of a result table: our columns, the answer (a model's fields, a text, a vector), `metadata`."""
     pa = pyarrow()
     ours = {name for name, _, nullable, _ in _OURS if not nullable} | {"metadata"}
     return pa.schema(
-        [pa.field(one.name, _arrow_type(one.shape), nullable=one.name not in ours) for one in _columns(model)]
+        [pa.field(one.name, _arrow_type(one.shape), nullable=one.name not in ours) for one in _columns(form)]
     )
 
 
@@ -135,24 +140,22 @@ def _scalar_type(name: str) -> ArrowType:
 
 
 def record_batches(
-    results: Iterable[BatchResultItem], model: type[BaseModel] | None, *, rows_per_batch: int = 8192
+    results: Iterable[BatchResultItem], form: Form, *, rows_per_batch: int = 8192
 ) -> Iterator[ArrowBatch]:
     """Results as record batches of one schema; holds `rows_per_batch` rows at a time."""
     if rows_per_batch <= 0:
         raise ValueError(f"rows_per_batch must be greater than 0, not {rows_per_batch}")
-    schema = arrow_schema(model)
-    builder = _Builder(_columns(model), schema)
+    schema = arrow_schema(form)
+    builder = _Builder(_columns(form), schema)
     rows = iter(results)
     while chunk := list(islice(rows, rows_per_batch)):
         yield builder.batch(chunk)
 
 
-def to_arrow(
-    results: Iterable[BatchResultItem], model: type[BaseModel] | None, *, rows_per_batch: int = 8192
-) -> ArrowTable:
+def to_arrow(results: Iterable[BatchResultItem], form: Form, *, rows_per_batch: int = 8192) -> ArrowTable:
     """All results as one Arrow table."""
-    batches = record_batches(results, model, rows_per_batch=rows_per_batch)
-    return pyarrow().Table.from_batches(batches, schema=arrow_schema(model))
+    batches = record_batches(results, form, rows_per_batch=rows_per_batch)
+    return pyarrow().Table.from_batches(batches, schema=arrow_schema(form))
 
 
 def to_pandas(table: ArrowTable) -> pd.DataFrame:
@@ -180,6 +183,8 @@ class _Builder:
 
     def _array(self, column: _Column, results: Sequence[BatchResultItem], outputs: Sequence[Any]) -> Any:
         values = _own_values(column.name, results) if column.field is None else _field_values(column.field, outputs)
+        if column.field is None and column.name == _EMBEDDING[0]:
+            return _vectors(values)
         encode = self._encoders[column.name]
         try:
             return self._filled(column, values if encode is None else [encode(value) for value in values])
@@ -208,6 +213,19 @@ def _field_values(field: str, outputs: Sequence[Any]) -> list[Any]:
     if not field:
         return list(outputs)
     return [None if output is None else output.get(field) for output in outputs]
+
+
+def _vectors(vectors: Sequence[array[float] | None]) -> Any:
+    """Vectors as one list column, their bytes copied as they are."""
+    pa = pyarrow()
+    held, starts, end = bytearray(), list[int | None](), 0
+    for vector in vectors:
+        starts.append(None if vector is None else end)
+        if vector is not None:
+            held += memoryview(vector).cast("B")
+            end += len(vector)
+    floats = pa.Array.from_buffers(pa.float32(), end, [None, pa.py_buffer(held)])
+    return pa.ListArray.from_arrays(pa.array([*starts, end], pa.int32()), floats)
 
 
 def _own_values(name: str, results: Sequence[BatchResultItem]) -> list[Any]:

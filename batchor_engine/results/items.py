@@ -14,9 +14,12 @@ from pydantic import BaseModel
 from batchor_engine.core.outcomes import LineRef
 from batchor_engine.core.parsing import parse_answer
 from batchor_engine.core.segment import SegmentRow
+from batchor_engine.core.vectors import unpack
 from batchor_engine.errors import StructuredOutputError
 from batchor_engine.models import (
     BatchResultItem,
+    EmbeddingItemResult,
+    Form,
     ItemFailure,
     JSONObject,
     ModelT,
@@ -60,9 +63,24 @@ def structured_result(
     )
 
 
-def result_of(row: SegmentRow, model: type[BaseModel] | None, raw: RawReader | None = None) -> BatchResultItem:
-    """The result of a row: structured where the job has a model, else text."""
-    return text_result(row, raw) if model is None else structured_result(row, model, raw)
+def embedding_result(row: SegmentRow, raw: RawReader | None = None) -> EmbeddingItemResult:
+    """A row of an embeddings job; `embedding` is None unless the row completed."""
+    return EmbeddingItemResult(
+        item_id=row.item_id,
+        status=ItemStatus(row.status),
+        attempt_count=row.attempt_count,
+        embedding=unpack(row.text) if row.text and row.status == ItemStatus.COMPLETED else None,
+        raw_response=_raw_response(row, raw),
+        error=_failure(row),
+        metadata=_metadata(row),
+    )
+
+
+def result_of(row: SegmentRow, form: Form, raw: RawReader | None = None) -> BatchResultItem:
+    """The result of a row: structured where the answers have a model, a vector, else text."""
+    if form is None:
+        return text_result(row, raw)
+    return structured_result(row, form, raw) if issubclass(form, BaseModel) else embedding_result(row, raw)
 
 
 def _output(row: SegmentRow, model: type[ModelT]) -> ModelT:

@@ -12,9 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
-from batchor_engine.models import BatchResultItem
+from batchor_engine.models import BatchResultItem, Form
 from batchor_engine.results.arrow import ArrowBatch, ArrowTable, parquet, pyarrow
 from batchor_engine.results.frames import arrow_schema, record_batches
 
@@ -35,12 +33,12 @@ def is_part_name(name: str) -> bool:
     return digits.isascii() and digits.isdigit() and name == part_name(int(digits))
 
 
-def write_file(path: Path, results: Iterable[BatchResultItem], model: type[BaseModel] | None) -> int:
+def write_file(path: Path, results: Iterable[BatchResultItem], form: Form) -> int:
     """Fill one Parquet file; how many rows."""
-    schema, rows = arrow_schema(model), 0
+    schema, rows = arrow_schema(form), 0
     # pyarrow takes some relative paths for URLs.
     with parquet().ParquetWriter(str(path.absolute()), schema, compression="zstd") as writer:
-        for table in _row_groups(record_batches(results, model, rows_per_batch=_BATCH_ROWS), schema):
+        for table in _row_groups(record_batches(results, form, rows_per_batch=_BATCH_ROWS), schema):
             writer.write_table(table, row_group_size=table.num_rows)
             rows += table.num_rows
     return rows
@@ -62,7 +60,7 @@ def _row_groups(batches: Iterable[ArrowBatch], schema: Any) -> Iterator[ArrowTab
 def write_dataset(
     new_file: Callable[[str], AbstractContextManager[Path]],
     results: Iterable[BatchResultItem],
-    model: type[BaseModel] | None,
+    form: Form,
     *,
     rows_per_file: int,
 ) -> int:
@@ -72,10 +70,10 @@ def write_dataset(
     count = 0
     for count, chunk in enumerate(_chunks(results, rows_per_file), 1):
         with new_file(part_name(count - 1)) as path:
-            write_file(path, chunk, model)
+            write_file(path, chunk, form)
     if not count:
         with new_file(part_name(0)) as path:
-            write_file(path, (), model)
+            write_file(path, (), form)
     return max(count, 1)
 
 

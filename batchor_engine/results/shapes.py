@@ -22,7 +22,7 @@ _FORMATS = {"date": "date", "date-time": "timestamp"}
 
 @dataclass(frozen=True)
 class Scalar:
-    """One of bool, int64, float64, string, date, timestamp (microseconds, UTC)."""
+    """One of bool, int64, float32, float64, string, date, timestamp (microseconds, UTC)."""
 
     name: str
 

@@ -29,7 +29,7 @@ from batchor_engine.core.segment import SegmentRow
 from batchor_engine.core.settle import BATCH_COMPLETED, ENQUEUE_LIMIT, QUOTA, Unanswered, Verdict, settle, unanswered
 from batchor_engine.core.types import BatchRemoteRecord
 from batchor_engine.errors import ProviderError, ProviderErrorKind, StructuredOutputError
-from batchor_engine.models import JSONObject
+from batchor_engine.models import Form, JSONObject
 from batchor_engine.ports.artifacts import ArtifactStore
 from batchor_engine.ports.providers import BatchProvider, OutcomeIndex
 from batchor_engine.ports.state import iter_items
@@ -55,7 +55,7 @@ class Collection:
     lease: Lease
     provider: BatchProvider
     policies: RunPolicies
-    model: type[BaseModel] | None
+    model: Form
 
     @property
     def artifacts(self) -> ArtifactStore:
@@ -253,9 +253,9 @@ def _segment_rows(
             yield _segment_row(row, verdict, sent_as, metadata_json)
 
 
-def _read_as_model(outcome: Outcome, model: type[BaseModel] | None) -> Outcome:
+def _read_as_model(outcome: Outcome, model: Form) -> Outcome:
     """An answer that is not the model is a rejection, which keeps its text for diagnosis."""
-    if model is None or not isinstance(outcome, Answer):
+    if model is None or not issubclass(model, BaseModel) or not isinstance(outcome, Answer):
         return outcome
     try:
         parse_answer(outcome.text, model)

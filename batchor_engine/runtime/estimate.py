@@ -25,7 +25,7 @@ from batchor_engine.core.strict_schema import model_output_schema
 from batchor_engine.core.tokens import PROCESS_TOKENIZERS
 from batchor_engine.core.types import BatchRequestLine
 from batchor_engine.errors import PromptBuildError, StructuredOutputSchemaError
-from batchor_engine.job import BatchJob
+from batchor_engine.job import BatchJob, form_of
 from batchor_engine.models import BatchItem, JSONObject, RunUsage
 from batchor_engine.ports.providers import BatchProvider, StructuredOutputSchema
 from batchor_engine.ports.sources import ItemSource
@@ -146,8 +146,7 @@ class _Output:
     limited: bool = True
     usage: UsageByTier | None = None
 
-    def add(self, used: RunUsage, body: object) -> None:
-        longest = _longest_answer(body)
+    def add(self, used: RunUsage, longest: int | None) -> None:
         if longest is None or self.usage is None:
             self.limited = False
         else:
@@ -155,7 +154,7 @@ class _Output:
 
 
 def _longest_answer(body: object) -> int | None:
-    """Output tokens that a request allows at most, all its choices together."""
+    """Output tokens that a request allows at most, all its choices together; None without a limit."""
     fields: dict[str, Any] = cast("dict[str, Any]", body) if isinstance(body, dict) else {}
     caps = [fields[name] for name in _OUTPUT_CAPS if isinstance(fields.get(name), int)]
     choices = fields.get("n")
@@ -214,7 +213,9 @@ class _Planning:
             return
         self._files.add(weight)
         self._input.add(RunUsage(input_tokens=tokens))
-        self._output.add(RunUsage(input_tokens=tokens), request.get("body"))
+        # Vectors and verdicts are no output tokens.
+        longest = 0 if self._job.provider_config.answer_form() else _longest_answer(request.get("body"))
+        self._output.add(RunUsage(input_tokens=tokens), longest)
 
     def result(self) -> JobPlan:
         seen, files = self._seen, self._files
@@ -250,6 +251,7 @@ class _Planning:
         if self._schema is not None and self._schema.error is not None:
             yield f"the model cannot be sent as a strict schema: {self._schema.error}"
         try:
+            form_of(self._job)
             check_batch_metadata(self._job.batch_metadata)
         except (TypeError, ValueError) as error:
             yield str(error)
@@ -313,6 +315,8 @@ def _cost_words(low: Cost, high: Cost | None) -> str:
     """The cost range as one sentence."""
     if low.amount_usd is None:
         return f"The cost is not known: {low.note}."
+    if high is not None and high.amount_usd == low.amount_usd:
+        return f"About {usd(low.amount_usd)} for the input at batch prices ({low.source}); the answers cost no tokens."
     least = f"At least {usd(low.amount_usd)} for the input at batch prices ({low.source})"
     if high is None or high.amount_usd is None:
         return f"{least}; the answers come on top and have no limit (set max_output_tokens to get one)."

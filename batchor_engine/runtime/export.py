@@ -18,7 +18,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pydantic import BaseModel
 from pydantic_core import from_json, to_json
 
 from batchor_engine.artifacts import keys
@@ -29,6 +28,8 @@ from batchor_engine.core.records import RunRecord
 from batchor_engine.models import (
     ArtifactExportResult,
     BatchResultItem,
+    EmbeddingItemResult,
+    Form,
     JSONObject,
     JSONValue,
     TerminalResultsExportResult,
@@ -61,6 +62,8 @@ def result_line(result: BatchResultItem, *, structured: bool) -> JSONObject:
         "raw_response": result.raw_response,
         "error": None if result.error is None else asdict(result.error),
     }
+    if isinstance(result, EmbeddingItemResult):
+        line["embedding"] = None if result.embedding is None else list(result.embedding)
     if structured:
         line["output_json"] = parsed(result.output_text)
     return line
@@ -92,7 +95,6 @@ def export_terminal(
     after_sequence: int,
     append: bool,
     limit: int | None,
-    structured: bool,
 ) -> TerminalResultsExportResult:
     """Write results after a cursor as JSONL; without `append` the old file is replaced when the new one is whole.
 
@@ -101,7 +103,9 @@ def export_terminal(
     """
     target = _absolute(destination)
     _refuse_folder(target)
-    pairs = iter_terminal(host, run, None, after_sequence=after_sequence, limit=limit)
+    policies = policies_of(run)
+    structured = policies.structured
+    pairs = iter_terminal(host, run, policies.plain_form, after_sequence=after_sequence, limit=limit)
     if append:
         count, cursor = _append(target, pairs, after_sequence, structured)
     else:
@@ -193,7 +197,7 @@ def _refuse_folder(target: Path) -> None:
 def write_parquet(
     host: Host,
     run: RunRecord,
-    model: type[BaseModel] | None,
+    form: Form,
     path: str | Path,
     *,
     rows_per_file: int | None = None,
@@ -205,24 +209,22 @@ def write_parquet(
     anything else.
     """
     target = _absolute(path)
-    results = iter_results(host, run, model, raw=False, group=group)
+    results = iter_results(host, run, form, raw=False, group=group)
     if rows_per_file is not None:
-        _write_dataset(target, results, model, rows_per_file)
+        _write_dataset(target, results, form, rows_per_file)
         return target
     _refuse_folder(target)
     with whole_file(target, root=target.parent) as aside:
-        parquet.write_file(aside, results, model)
+        parquet.write_file(aside, results, form)
     return target
 
 
-def _write_dataset(
-    target: Path, results: Iterator[BatchResultItem], model: type[BaseModel] | None, rows_per_file: int
-) -> None:
+def _write_dataset(target: Path, results: Iterator[BatchResultItem], form: Form, rows_per_file: int) -> None:
     place = Path(os.path.realpath(target))
     _check_replaceable(place)
     aside = LocalArtifactStore(place.with_name(f".{secrets.token_hex(16)}.unfinished"))
     try:
-        parquet.write_dataset(aside.new_file, results, model, rows_per_file=rows_per_file)
+        parquet.write_dataset(aside.new_file, results, form, rows_per_file=rows_per_file)
         _put_in_place(aside.root, place)
     except BaseException:
         shutil.rmtree(aside.root, ignore_errors=True)
@@ -314,12 +316,12 @@ def _copied(host: Host, artifacts: ArtifactStore, key: str, target: LocalArtifac
 
 
 def _write_results(host: Host, run: RunRecord, target: LocalArtifactStore) -> FileDigest:
-    structured = policies_of(run).model_home is not None
+    policies = policies_of(run)
     size, sha = 0, hashlib.sha256()
     with target.new_file(RESULTS) as aside:
         with aside.open("wb") as stream:
-            for result in iter_results(host, run, None, raw=True):
-                line = encoded(result_line(result, structured=structured))
+            for result in iter_results(host, run, policies.plain_form, raw=True):
+                line = encoded(result_line(result, structured=policies.structured))
                 stream.write(line)
                 sha.update(line)
                 size += len(line)

@@ -24,7 +24,15 @@ from batchor_engine.core.remote_files import RemoteCleanup
 from batchor_engine.errors import ModelResolutionError
 from batchor_engine.events import Observer, RunEvent
 from batchor_engine.job import BatchJob
-from batchor_engine.models import ArtifactPolicy, ChunkPolicy, JSONObject, JSONValue, RetryPolicy
+from batchor_engine.models import (
+    ArtifactPolicy,
+    ChunkPolicy,
+    EmbeddingItemResult,
+    Form,
+    JSONObject,
+    JSONValue,
+    RetryPolicy,
+)
 from batchor_engine.ports.artifacts import ArtifactStore
 from batchor_engine.ports.providers import BatchProvider, StructuredOutputSchema
 from batchor_engine.ports.state import StateStore
@@ -111,7 +119,7 @@ class Host:
     def job_of(self, run_id: str) -> BatchJob[Any, Any] | None:
         return self._jobs.get(run_id)
 
-    def model_of(self, run: RunRecord) -> type[BaseModel] | None:
+    def model_of(self, run: RunRecord) -> Form:
         """The run's model: its job's, else imported again from where it was defined."""
         return self._models.get(run.run_id) or resolve_model(policies_of(run).model_home)
 
@@ -166,6 +174,21 @@ class RunPolicies:
     schema: StructuredOutputSchema | None
     model_home: tuple[str, str] | None
 
+    @property
+    def plain_form(self) -> Form:
+        """What rows are read as where the user's model need not be at hand: a vector, or text."""
+        return EmbeddingItemResult if self.model_home == model_home(EmbeddingItemResult) else None
+
+    @property
+    def structured(self) -> bool:
+        """Whether the text of an answer is JSON for a model."""
+        return self.model_home is not None and self.plain_form is None
+
+
+def model_home(form: type) -> tuple[str, str]:
+    """Where a class can be imported again."""
+    return form.__module__, form.__qualname__
+
 
 def policies_of(run: RunRecord) -> RunPolicies:
     compared = cast("dict[str, Any]", run.config["compared"])
@@ -180,10 +203,12 @@ def policies_of(run: RunRecord) -> RunPolicies:
     )
 
 
-def resolve_model(home: tuple[str, str] | None) -> type[BaseModel] | None:
+def resolve_model(home: tuple[str, str] | None) -> Form:
     """Import a run's model again; None for a text job, ModelResolutionError where it cannot be found."""
     if home is None:
         return None
+    if home == model_home(EmbeddingItemResult):
+        return EmbeddingItemResult
     module_name, qualname = home
     try:
         found: Any = importlib.import_module(module_name)

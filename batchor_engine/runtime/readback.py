@@ -12,13 +12,11 @@ from contextlib import ExitStack
 from itertools import islice
 from typing import BinaryIO
 
-from pydantic import BaseModel
-
 from batchor_engine.core.groups import own_row
 from batchor_engine.core.outcomes import LineRef
 from batchor_engine.core.records import BatchRecord, RunRecord, SegmentRecord
 from batchor_engine.core.segment import SegmentRow
-from batchor_engine.models import BatchResultItem, JSONObject, TerminalResultsPage, TextItemResult
+from batchor_engine.models import BatchResultItem, Form, JSONObject, TerminalResultsPage, TextItemResult
 from batchor_engine.providers.wire import read_object
 from batchor_engine.results.items import result_of, text_result
 from batchor_engine.results.merge import MergeInput, merge_by_index
@@ -30,7 +28,7 @@ _OPEN_RAW_FILES = 64
 
 
 def iter_results(
-    host: Host, run: RunRecord, model: type[BaseModel] | None, *, raw: bool, group: int | None = None
+    host: Host, run: RunRecord, form: Form, *, raw: bool, group: int | None = None
 ) -> Iterator[BatchResultItem]:
     """Final results in item order; with `raw`, each with the provider's record where it is kept.
 
@@ -41,7 +39,7 @@ def iter_results(
 
         def rows_of(segment: SegmentRecord) -> Iterator[tuple[SegmentRow, BatchResultItem]]:
             reader = files.reader(segment)
-            return ((row, result_of(row, model, reader)) for row in _rows(host, run, segment, group))
+            return ((row, result_of(row, form, reader)) for row in _rows(host, run, segment, group))
 
         # The merge orders rows; a result needs its segment's raw file, so it is made before rows are mixed.
         made: dict[int, BatchResultItem] = {}
@@ -60,21 +58,19 @@ def iter_results(
             yield made.pop(row.item_index)
 
 
-def read_page(
-    host: Host, run: RunRecord, model: type[BaseModel] | None, *, after_sequence: int, limit: int | None
-) -> TerminalResultsPage:
+def read_page(host: Host, run: RunRecord, form: Form, *, after_sequence: int, limit: int | None) -> TerminalResultsPage:
     """Results after a cursor in the order in which they became terminal."""
-    pairs = list(iter_terminal(host, run, model, after_sequence=after_sequence, limit=limit))
+    pairs = list(iter_terminal(host, run, form, after_sequence=after_sequence, limit=limit))
     cursor = pairs[-1][0] if pairs else after_sequence
     return TerminalResultsPage(run.run_id, [result for _, result in pairs], cursor)
 
 
 def iter_terminal(
-    host: Host, run: RunRecord, model: type[BaseModel] | None, *, after_sequence: int, limit: int | None
+    host: Host, run: RunRecord, form: Form, *, after_sequence: int, limit: int | None
 ) -> Iterator[tuple[int, BatchResultItem]]:
     """Sequence and result, after a cursor; a row that retry_failed() superseded has no sequence any more."""
     check_page(after_sequence, limit)
-    return islice(_terminal(host, run, model, after_sequence), limit)
+    return islice(_terminal(host, run, form, after_sequence), limit)
 
 
 def iter_failures(host: Host, run: RunRecord, *, group: int | None = None) -> Iterator[SegmentRow]:
@@ -111,15 +107,13 @@ def check_page(after_sequence: int, limit: int | None) -> None:
         raise ValueError(f"limit must not be negative, but is {limit}")
 
 
-def _terminal(
-    host: Host, run: RunRecord, model: type[BaseModel] | None, after_sequence: int
-) -> Generator[tuple[int, BatchResultItem]]:
+def _terminal(host: Host, run: RunRecord, form: Form, after_sequence: int) -> Generator[tuple[int, BatchResultItem]]:
     with _RawFiles(host, run, raw=True) as files:
         for segment in host.store.segments(run.pk, after_sequence=after_sequence):
             reader = files.reader(segment)
             skip = max(0, after_sequence - segment.first_sequence + 1)
             for sequence, row in _numbered(host, run, segment, skip):
-                yield sequence, result_of(row, model, reader)
+                yield sequence, result_of(row, form, reader)
 
 
 def _failed_rows(host: Host, run: RunRecord, segment: SegmentRecord, group: int | None) -> Iterator[SegmentRow]:

@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
-
 from batchor_engine.config import ProviderConfig
 from batchor_engine.core.costs import Cost
 from batchor_engine.core.records import RunRecord
@@ -19,6 +17,7 @@ from batchor_engine.models import (
     ArtifactPruneResult,
     BatchInfo,
     BatchResultItem,
+    Form,
     RunSnapshot,
     RunSummary,
     RunTally,
@@ -31,7 +30,7 @@ from batchor_engine.runtime import control, steps
 from batchor_engine.runtime.advance import read_run
 from batchor_engine.runtime.costs import RunEstimate, run_cost, run_estimate, server_of
 from batchor_engine.runtime.export import export_artifacts, export_terminal, failures_table, write_parquet
-from batchor_engine.runtime.host import Host, policies_of
+from batchor_engine.runtime.host import Host
 from batchor_engine.runtime.prune import prune_artifacts
 from batchor_engine.runtime.readback import failure_counts, iter_failed_results, iter_results, read_page
 from batchor_engine.states import RUN_TERMINAL, RunControlState, RunLifecycleStatus
@@ -164,15 +163,13 @@ class Run:
         self, destination: str | Path, *, after_sequence: int = 0, append: bool = True, limit: int | None = None
     ) -> TerminalResultsExportResult:
         """Write results after a cursor as JSONL; needs neither key nor model."""
-        run = self._record()
         return export_terminal(
             self._runner.host,
-            run,
+            self._record(),
             Path(destination),
             after_sequence=after_sequence,
             append=append,
             limit=limit,
-            structured=policies_of(run).model_home is not None,
         )
 
     def export_artifacts(self, destination_dir: str | Path) -> ArtifactExportResult:
@@ -207,7 +204,10 @@ class Run:
         return failures_table(self._runner.host, self._record())
 
     def to_arrow(self) -> Any:
-        """A pyarrow.Table with one row per terminal item: item_id, status, attempts, error, then the model's fields."""
+        """A pyarrow.Table with one row per terminal item: item_id, status, attempts, error, then the answer:
+
+        the model's fields, `output_text`, or `embedding` (list<float32>).
+        """
         from batchor_engine.results.frames import to_arrow
 
         return to_arrow(self._results(raw=False), self._model())
@@ -273,8 +273,8 @@ class Run:
         return self._record().artifact_root
 
     @property
-    def model(self) -> type[BaseModel] | None:
-        """The run's model, imported again where needed; None for a text job."""
+    def model(self) -> Form:
+        """What the rows are read as: a model, imported again where needed, or EmbeddingItemResult; None is text."""
         return self._model()
 
     def _record(self) -> RunRecord:
@@ -283,7 +283,7 @@ class Run:
     def _results(self, *, raw: bool) -> Iterator[BatchResultItem]:
         return iter_results(self._runner.host, self._record(), self._model(), raw=raw)
 
-    def _model(self) -> type[BaseModel] | None:
+    def _model(self) -> Form:
         return self._runner.host.model_of(self._record())
 
     def _require_finished(self) -> None:

@@ -22,7 +22,7 @@ from batchor_engine.core.strict_schema import model_output_schema, schema_hash
 from batchor_engine.core.summary import summarize
 from batchor_engine.errors import RunMismatchError
 from batchor_engine.events import Observer
-from batchor_engine.job import BatchJob
+from batchor_engine.job import BatchJob, form_of
 from batchor_engine.models import (
     ArtifactExportResult,
     ArtifactPruneResult,
@@ -179,9 +179,9 @@ class BatchRunner:
         config = job.provider_config
         if not isinstance(cast(object, config), ProviderConfig):
             raise TypeError(f"provider_config must be a ProviderConfig, not {type(config).__name__}")
-        model, named = job.structured_output, None
-        if model is not None:
-            named = model_output_schema(model, schema_name=job.schema_name)
+        form, named = form_of(job), None
+        if job.structured_output is not None:
+            named = model_output_schema(job.structured_output, schema_name=job.schema_name)
         compared: dict[str, Any] = {
             "provider": config.answer_payload(),
             "chunk_policy": asdict(job.chunk_policy),
@@ -189,7 +189,7 @@ class BatchRunner:
             "artifact_policy": job.artifact_policy.to_payload(),
             "batch_metadata": dict(job.batch_metadata),
             "schema": {"name": named[0], "hash": schema_hash(named[1])} if named else None,
-            "model": {"module": model.__module__, "qualname": model.__qualname__} if model else None,
+            "model": {"module": form.__module__, "qualname": form.__qualname__} if form else None,
         }
         dumped = self._registry.dump_config(config, include_secrets=False)
         return {"provider": dumped, "compared": compared, "schema": named[1] if named else None}

@@ -113,12 +113,12 @@ def chat_body(request: SandboxRequest, answer: SandboxAnswer, usage: Usage, key:
 
 
 def inputs_of(body: JSONObject) -> list[Any]:
-    """The inputs of an embeddings or moderations body; a list of token numbers is one input."""
+    """The inputs of an embeddings or moderations body; a list of token numbers, or of parts (objects), is one input."""
     given = body.get("input")
     if not isinstance(given, list):
         return [given]
     many = as_list(given)
-    return [many] if many and all(isinstance(one, int) for one in many) else many
+    return [many] if many and (all(isinstance(one, int) for one in many) or isinstance(many[0], dict)) else many
 
 
 def embedding_body(request: SandboxRequest, usage: Usage, dimensions: int, seed: int) -> JSONObject:
@@ -152,11 +152,16 @@ def moderation_body(request: SandboxRequest, key: str) -> JSONObject:
     return {
         "id": f"modr-{key}",
         "model": request.model or "omni-moderation-latest",
-        "results": [_verdict(str(one)) for one in inputs_of(request.body)],
+        "results": [_verdict(one) for one in inputs_of(request.body)],
     }
 
 
-def _verdict(text: str) -> JSONObject:
+def _verdict(given: Any) -> JSONObject:
+    text = str(given)
+    kinds = ["text"]
+    if isinstance(given, list):
+        found = {str(as_object(part).get("type")).removesuffix("_url") for part in as_list(given)}
+        kinds = [kind for kind in ("text", "image") if kind in found]
     rng = rng_for("moderation", text)
     scores = {name: round(rng.random() * 0.01, 6) for name in MODERATION_CATEGORIES}
     if "kill" in text.lower():
@@ -166,5 +171,5 @@ def _verdict(text: str) -> JSONObject:
         "flagged": any(flags.values()),
         "categories": flags,
         "category_scores": scores,
-        "category_applied_input_types": {name: ["text"] for name in MODERATION_CATEGORIES},
+        "category_applied_input_types": dict.fromkeys(MODERATION_CATEGORIES, kinds),
     }

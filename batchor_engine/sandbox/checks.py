@@ -199,6 +199,9 @@ def _embeddings(body: JSONObject) -> None:
 def _moderations(body: JSONObject) -> None:
     if body["input"] == []:
         raise _invalid("input", "expected a non-empty array.")
+    for at, part in enumerate(as_list(body["input"])):
+        if isinstance(part, dict):
+            _nested(f"input[{at}].type", as_object(part).get("type"), _one_of("text", "image_url"))
 
 
 EXTRA: dict[str, Callable[[JSONObject], None]] = {

@@ -346,3 +346,43 @@ def test_every_answer_comes_through_as_it_was_said(text: str) -> None:
     for ascii_only in (True, False):
         raw = json.dumps(record(responses(message(text))), ensure_ascii=ascii_only).encode()
         assert read_line(raw) == ("a:a1", Answer(text, USAGE))
+
+
+CALL = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "look_up", "arguments": '{"at": 1}'}
+CUSTOM = {"type": "custom_tool_call", "call_id": "call_1", "name": "look_up", "input": '{"at": 1}'}
+CHAT_CALL = {"id": "call_1", "type": "function", "function": {"name": "look_up", "arguments": '{"at": 1}'}}
+WANTED = {"tool_calls": [{"id": "call_1", "name": "look_up", "arguments": '{"at": 1}'}]}
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (responses(REASONING, CALL), None),
+        (responses(CUSTOM), None),
+        (responses(message("Let me look."), CALL), "Let me look."),
+        (chat(None, "tool_calls", tool_calls=[CHAT_CALL]), None),
+        (chat(None, "stop", tool_calls=[CHAT_CALL]), None),
+        (chat("Let me look.", "stop", tool_calls=[CHAT_CALL]), "Let me look."),
+    ],
+)
+def test_a_call_of_a_tool_is_no_answer_and_is_kept_without_asking_again(body: Json, text: str | None) -> None:
+    outcome = read_line(line(record(body))).outcome
+    assert isinstance(outcome, Rejection)
+    assert (outcome.error_class, outcome.curable, outcome.counts) == ("tool_calls", False, True)
+    assert (outcome.raw_error, outcome.text, outcome.usage) == (WANTED, text, USAGE)
+    assert "look_up" in outcome.message
+
+
+def test_the_oldest_form_of_a_call_is_one_too() -> None:
+    body = chat(None, "function_call", function_call={"name": "look_up", "arguments": "{}"})
+    outcome = read_line(line(record(body))).outcome
+    assert isinstance(outcome, Rejection)
+    assert outcome.raw_error == {"tool_calls": [{"id": None, "name": "look_up", "arguments": "{}"}]}
+
+
+def test_a_tool_that_the_provider_ran_itself_leaves_an_answer() -> None:
+    search = {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"query": "heron"}}
+    assert read_line(line(record(responses(search, message("It is a heron."))))).outcome == Answer(
+        "It is a heron.", USAGE
+    )
+    assert isinstance(read_line(line(record(chat("hi", tool_calls=[])))).outcome, Answer)

@@ -135,7 +135,7 @@ def test_a_lone_surrogate_is_refused_with_the_requests_id(parts: PromptParts) ->
 
 
 @given(custom_id=TEXT, prompt=TEXT, system=st.none() | TEXT, structured=st.sampled_from([None, SCHEMA]))
-@pytest.mark.parametrize("endpoint", list(OpenAIEndpoint))
+@pytest.mark.parametrize("endpoint", [OpenAIEndpoint.RESPONSES, CHAT])
 def test_rendered_bytes_are_the_line(
     endpoint: OpenAIEndpoint, custom_id: str, prompt: str, system: str | None, structured: StructuredOutputSchema | None
 ) -> None:
@@ -181,3 +181,43 @@ def test_merging_goes_object_by_object_and_changes_neither() -> None:
     under, over = {"a": {"x": 1, "y": 2}, "b": [1]}, {"a": {"y": 3}, "b": [2], "c": {"z": 1}}
     assert merged(under, over) == {"a": {"x": 1, "y": 3}, "b": [2], "c": {"z": 1}}
     assert under == {"a": {"x": 1, "y": 2}, "b": [1]}
+
+
+IMAGE = "data:image/png;base64,iVBORw0KGgo="
+TOOL: Any = {"type": "function", "name": "look_up", "parameters": {"type": "object", "properties": {}}}
+SEEN: list[Any] = [
+    {"role": "user", "content": [{"type": "input_text", "text": "What is it?"}]},
+    {"role": "assistant", "content": [{"type": "output_text", "text": "A heron."}]},
+    {"type": "function_call_output", "call_id": "c1", "output": "42"},
+    {
+        "role": "user",
+        "content": [
+            {"type": "input_text", "text": "And this?"},
+            {"type": "input_image", "image_url": IMAGE, "detail": "low"},
+            {"type": "input_file", "file_id": "file-abc"},
+        ],
+    },
+]
+SHOWN: list[Any] = [
+    {
+        "role": "assistant",
+        "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+    },
+    {"role": "tool", "tool_call_id": "c1", "content": "42"},
+    {
+        "role": "user",
+        "content": [
+            {"type": "text", "text": "What is it?"},
+            {"type": "image_url", "image_url": {"url": IMAGE}},
+            {"type": "file", "file": {"file_id": "file-abc"}},
+        ],
+    },
+]
+
+
+def test_images_files_turns_and_tools_go_out_as_they_were_given() -> None:
+    options: Any = {"tools": [TOOL], "tool_choice": "required"}
+    asked = body(PromptParts("unused", "Be brief.", messages=SEEN, request_options=options))
+    assert asked == {"model": "gpt-5-mini", "input": SEEN, "instructions": "Be brief.", **options}
+    asked = body(PromptParts("unused", messages=SHOWN, request_options=options), endpoint=CHAT)
+    assert asked == {"model": "gpt-5-mini", "messages": SHOWN, **options}

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -23,6 +24,7 @@ from batchor_engine import (
     UnknownRunError,
 )
 from batchor_engine.runtime import readback
+from batchor_engine.sandbox import SandboxAnswer, SandboxConfig, SandboxRequest
 from batchor_engine.testing import CrashError, CrashPoints
 
 from .conftest import World
@@ -206,3 +208,33 @@ def test_a_death_between_the_last_answer_and_the_sweep_leaves_no_orphan_for_ever
     with pytest.raises(CrashError):
         second.run_and_wait(job, run_id="twice")
     assert world.runner().get_run("twice").wait().is_finished
+
+
+def calls_a_tool(request: SandboxRequest) -> SandboxAnswer:
+    call = {"type": "function_call", "call_id": "c1", "name": "look_up", "arguments": "{}"}
+    usage = {"input_tokens": 5, "output_tokens": 7}
+    return SandboxAnswer(body={"status": "completed", "output": [call], "model": request.model, "usage": usage})
+
+
+@pytest.mark.parametrize("sandbox_config", [SandboxConfig(clock="polls", responder=calls_a_tool)])
+@pytest.mark.parametrize("model", [None, Sighting])
+def test_a_call_of_a_tool_fails_its_row_at_once_and_is_paid_once(world: World, model: type[Sighting] | None) -> None:
+    run = world.runner().run_and_wait(world.job(2, structured_output=model))
+    for result in run.results():
+        assert (result.status, result.attempt_count) == (ItemStatus.FAILED_PERMANENT, 1)
+        assert result.error is not None
+        assert result.error.error_class == "tool_calls"
+        assert result.error.raw_error == {"tool_calls": [{"id": "c1", "name": "look_up", "arguments": "{}"}]}
+    assert run.usage().output_tokens == 14
+
+
+def test_a_conversation_with_an_image_and_tools_is_answered(world: World) -> None:
+    image = {"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo="}
+    turns: list[Any] = [
+        {"role": "user", "content": "What is it?"},
+        {"role": "assistant", "content": "A heron."},
+        {"role": "user", "content": [{"type": "input_text", "text": "And this?"}, image]},
+    ]
+    tool = {"type": "function", "name": "look_up", "parameters": {"type": "object", "properties": {}}}
+    parts = PromptParts("", messages=turns, request_options={"tools": [tool]})
+    assert world.runner().run_and_wait(world.job(2, build_prompt=lambda _: parts)).summary().completed_items == 2
