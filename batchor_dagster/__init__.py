@@ -5,6 +5,7 @@ from batchor_dagster.checks import BatchorChecks
 from batchor_dagster.definitions import build_batchor_definitions
 from batchor_dagster.io_manager import BatchorIOManager, build_batchor_io_manager
 from batchor_dagster.job_parts import BatchorJobParts
+from batchor_dagster.jobs import build_batchor_jobs
 from batchor_dagster.metadata import BatchorMetadataSet
 from batchor_dagster.resources import BatchorResource
 from batchor_dagster.sensors import build_batchor_polling_sensor
@@ -26,5 +27,6 @@ __all__ = [
     "build_batchor_assets",
     "build_batchor_definitions",
     "build_batchor_io_manager",
+    "build_batchor_jobs",
     "build_batchor_polling_sensor",
 ]

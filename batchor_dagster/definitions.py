@@ -9,6 +9,7 @@ import dagster as dg
 
 from batchor_dagster.assets import IO_MANAGER_KEY, AnyAssets, flatten
 from batchor_dagster.io_manager import build_batchor_io_manager
+from batchor_dagster.jobs import build_batchor_jobs
 from batchor_dagster.resources import RESOURCE
 from batchor_dagster.sensors import build_batchor_polling_sensor
 
@@ -26,8 +27,9 @@ def build_batchor_definitions(
     default_sensor_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.RUNNING,
     resource_key: str = RESOURCE,
     io_manager_key: str = IO_MANAGER_KEY,
+    control_jobs: bool = True,
 ) -> dg.Definitions:
-    """`dg.Definitions` of these assets with the polling sensor and the reading IO manager added.
+    """`dg.Definitions` of these assets with the polling sensor, the control jobs and the reading IO manager added.
 
     `assets` may hold the lists that `@batchor_assets` returns. `resources[resource_key]` is the `BatchorResource`; an
     IO manager that is already under `io_manager_key` stays. Make one such object in a module.
@@ -48,7 +50,7 @@ def build_batchor_definitions(
         assets=list(flatten(assets)),
         asset_checks=list(asset_checks),
         resources={io_manager_key: build_batchor_io_manager(resource_key=resource_key), **resources},
-        jobs=list(jobs),
+        jobs=[*jobs, *(build_batchor_jobs(assets=assets, resource_key=resource_key) if control_jobs else ())],
         schedules=list(schedules),
         sensors=[*sensors, sensor],
         executor=executor,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from batchor_engine import BatchRunner, RunInfo
+from batchor_engine import BatchRunner, RunControlState, RunInfo
 
 ASSET_LABEL = "asset"
 PARTITION_LABEL = "partition"
@@ -88,9 +88,22 @@ def answers_by_partition(runner: BatchRunner, asset: str) -> dict[str, RunInfo]:
     return {slot.partition: info for slot, info in newest_by_slot(ended).items()}
 
 
+def is_cancelled(info: RunInfo) -> bool:
+    return info.summary.control_state is RunControlState.CANCEL_REQUESTED
+
+
 def is_lost(info: RunInfo) -> bool:
-    """True when a run ended and not one of its rows has an answer."""
-    return info.is_finished and info.summary.failed_items > 0 and info.summary.completed_items == 0
+    """True when a run ended with nothing to deliver: it was cancelled, or not one of its rows has an answer.
+
+    A cancel may leave rows unread in the source, so that what was answered is a part of nobody knows what.
+    """
+    nothing = info.summary.failed_items > 0 and info.summary.completed_items == 0
+    return info.is_finished and (is_cancelled(info) or nothing)
+
+
+def lost_outcome(info: RunInfo) -> str:
+    """What a run without anything to deliver ended with; another text once it ended in another way."""
+    return f"{info.run_id}:{info.summary.completed_items}:{info.summary.failed_items}"
 
 
 def _age_key(info: RunInfo) -> tuple[float, str]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from batchor_dagster.engine_runs import is_lost, slot_of
-from batchor_dagster.metadata import REVISION_TAG, RUN_ID_TAG, SENSOR_TAG, BatchorMetadataSet
+from batchor_dagster.engine_runs import is_lost, lost_outcome, slot_of
+from batchor_dagster.metadata import OUTCOME_TAG, REVISION_TAG, RUN_ID_TAG, SENSOR_TAG, BatchorMetadataSet
 from batchor_engine import RunInfo
 
 UNFINISHED = [
@@ -19,6 +19,7 @@ UNFINISHED = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 # Ids in one query; below the limit of variables in a statement of any database.
 IDS_AT_ONCE = 250
 
@@ -76,9 +77,10 @@ class Ledger:
         return self.instance.get_run_records(dg.RunsFilter(tags={SENSOR_TAG: self.watch.sensor, RUN_ID_TAG: run_ids}))
 
     def _turned_red(self, info: RunInfo) -> bool:
+        """True when the last run that this sensor asked for said so; a run that died on the way has said nothing."""
         mine = {SENSOR_TAG: self.watch.sensor, RUN_ID_TAG: info.run_id}
-        failed = dg.RunsFilter(tags=mine, statuses=[dg.DagsterRunStatus.FAILURE])
-        return bool(self.instance.get_runs(failed, limit=1))
+        last = self.instance.get_runs(dg.RunsFilter(tags=mine, statuses=ENDED), limit=1)
+        return any(run.is_failure and run.tags.get(OUTCOME_TAG) == lost_outcome(info) for run in last)
 
     def _records_of(self, info: RunInfo) -> dg.AssetRecordsFilter:
         slot = slot_of(info)

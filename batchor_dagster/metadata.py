@@ -19,6 +19,8 @@ SENSOR_TAG = f"{NAMESPACE}/sensor"
 RUN_ID_TAG = f"{NAMESPACE}/run_id"
 REVISION_TAG = f"{NAMESPACE}/revision"
 REASON_TAG = f"{NAMESPACE}/reason"
+# On a run that turned a partition red on purpose: the outcome that it showed.
+OUTCOME_TAG = f"{NAMESPACE}/outcome"
 
 # Definition metadata: by the first two a sensor recognises a result asset, by the third the IO manager an asset of
 # failed rows.
@@ -55,6 +57,9 @@ class BatchorMetadataSet:
     ] = None
     revision: Annotated[int | None, Says("Grows with every change of the run.", *_ALL)] = None
     status: Annotated[str | None, Says("running, completed or completed_with_failures.", *_ALL)] = None
+    control: Annotated[str | None, Says("running, paused or cancel_requested.", PROGRESS)] = None
+    control_reason: Annotated[str | None, Says("Why it is paused or cancelled.", PROGRESS)] = None
+    action: Annotated[str | None, Says("What a control job did, in one sentence.", PROGRESS)] = None
     rows: Annotated[int | None, Says("Rows of the run, or of this partition of it.", *_ALL, FAILURES)] = None
     completed: Annotated[int | None, Says("Rows with a valid answer.", PROGRESS, RESULTS)] = None
     failed: Annotated[int | None, Says("Rows that failed for good.", PROGRESS, RESULTS)] = None

@@ -9,10 +9,10 @@ from typing import Any
 import dagster as dg
 
 from batchor_dagster.checks import BatchorChecks, check_results
-from batchor_dagster.engine_runs import is_lost
+from batchor_dagster.engine_runs import is_cancelled, is_lost, lost_outcome
 from batchor_dagster.facts import Facts, facts_of
 from batchor_dagster.failures import reasons
-from batchor_dagster.metadata import URI_KEY, BatchorMetadataSet
+from batchor_dagster.metadata import OUTCOME_TAG, URI_KEY, BatchorMetadataSet
 from batchor_dagster.reports import result_metadata, row_counts, usage_metadata
 from batchor_engine import Run, RunInfo
 
@@ -41,8 +41,9 @@ def outcome(
     facts = facts_of(ended.run)
     metadata = outcome_metadata(context, ended, facts, key, submitted_by)
     if is_lost(ended.info):
-        why = f"All {facts.failed} rows of {ended.info.run_id} failed: {reasons(facts.failures)}"
-        raise dg.Failure(why, metadata, False)
+        # The sensor recognises by this tag that the partition shows what became of the run.
+        context.instance.add_run_tags(context.run.run_id, {OUTCOME_TAG: lost_outcome(ended.info)})
+        raise dg.Failure(_why_lost(ended.info, facts), metadata, allow_retries=False)
     selected = {one.name for one in context.selected_asset_check_keys}
     found = check_results(key, facts, checks, partition=ended.partition)
     wanted = [result for result in found if result.check_name in selected]
@@ -82,3 +83,13 @@ def outcome_metadata(
 def _latest(context: dg.AssetExecutionContext, key: dg.AssetKey, partition: str) -> dg.EventLogRecord | None:
     wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[partition] if partition else None)
     return next(iter(context.instance.fetch_materializations(wanted, limit=1).records), None)
+
+
+def _why_lost(info: RunInfo, facts: Facts) -> str:
+    why = reasons(facts.failures) or "no row was open"
+    if not is_cancelled(info):
+        return f"All {facts.failed} rows of {info.run_id} failed: {why}"
+    return (
+        f"{info.run_id} was cancelled ({why}): {facts.completed} of {facts.rows} rows have an answer. The answers are "
+        "kept, and job batchor_export writes them to a folder; materialize the _batch asset to ask for all rows again."
+    )

@@ -56,6 +56,8 @@ def progress_metadata(info: RunInfo) -> BatchorMetadataSet:
         run_id=info.run_id,
         revision=info.revision,
         status=summary.status.value,
+        control=summary.control_state.value,
+        control_reason=summary.control_reason,
         rows=summary.total_items,
         completed=summary.completed_items,
         failed=summary.failed_items,

@@ -151,12 +151,13 @@ def _age(info: RunInfo) -> float:
     return info.created_at.timestamp()
 
 
-def _facts(progress: BatchorMetadataSet) -> tuple[str | None, int | None, int | None, int | None]:
-    return progress.run_id, progress.answered, progress.completed, progress.failed
+def _facts(progress: BatchorMetadataSet) -> tuple[str | int | None, ...]:
+    told = progress
+    return told.run_id, told.answered, told.completed, told.failed, told.control, told.control_reason
 
 
 def _digest(working: Sequence[RunInfo]) -> str:
-    facts = sorted(_facts(progress_metadata(info)) for info in working)
+    facts = sorted([str(fact) for fact in _facts(progress_metadata(info))] for info in working)
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 

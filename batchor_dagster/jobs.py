@@ -1,0 +1,97 @@
+"""Run control from the UI: one job for each thing that an operator may want of a run.
+
+Law: a job acts on one run, which it names; what it did is in its log, its metadata and an observation of the asset.
+"""
+
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
+
+import dagster as dg
+
+from batchor_dagster.assets import AnyAssets, result_specs
+from batchor_dagster.engine_runs import asset_label, slot_of
+from batchor_dagster.metadata import RESOURCE_KEY, RUN_ID_TAG, BatchorMetadataSet
+from batchor_dagster.orders import ORDERS, Order, RunChoice
+from batchor_dagster.reports import progress_metadata
+from batchor_dagster.resources import RESOURCE, BatchorResource
+from batchor_dagster.selection import Wanted, choose
+from batchor_dagster.submission import one_clear_failure
+from batchor_engine import BatchRunner, RunInfo, UnknownRunError
+
+
+def build_batchor_jobs(*, assets: AnyAssets, resource_key: str = RESOURCE) -> list[dg.JobDefinition]:
+    """`batchor_cancel`, `_pause`, `_resume`, `_retry_failed`, `_refresh`, `_collect`, `_export`, `_prune`, `_resolve`
+    and `_delete` for the runs of the batch assets among `assets`; their launchpads open ready to launch.
+
+    A store other than "batchor" gives the jobs its `resource_key` as prefix.
+
+    Example:
+        >>> dg.Definitions(jobs=build_batchor_jobs(assets=[triage]), ...)
+    """
+    keys = {
+        asset_label(spec.key): spec.key for spec in result_specs(assets) if spec.metadata[RESOURCE_KEY] == resource_key
+    }
+    return [_job(order, keys, resource_key) for order in ORDERS]
+
+
+def _job(order: Order, keys: Mapping[str, dg.AssetKey], resource_key: str) -> dg.JobDefinition:
+    name = f"{resource_key}_{order.name}"
+
+    def act(context: dg.OpExecutionContext, config: RunChoice) -> dg.Output[None]:
+        batchor: BatchorResource = getattr(context.resources, resource_key)
+        with one_clear_failure(), closing(batchor.runner()) as runner:
+            return _carry_out(context, runner, order, keys, config)
+
+    # Dagster reads the config's type from the signature.
+    act.__annotations__["config"] = order.config
+    body = dg.op(
+        name=order.name,
+        description=order.help,
+        required_resource_keys={resource_key},
+        out=dg.Out(dg.Nothing),
+        tags={"dagster/kind": "openai"},
+    )(act)
+
+    @dg.job(
+        name=name,
+        description=order.help,
+        executor_def=dg.in_process_executor,
+        # What the launchpad opens with.
+        config={"ops": {order.name: {"config": order.config().model_dump()}}},
+    )
+    def job() -> None:
+        body()
+
+    return job
+
+
+def _carry_out(
+    context: dg.OpExecutionContext,
+    runner: BatchRunner,
+    order: Order,
+    keys: Mapping[str, dg.AssetKey],
+    config: RunChoice,
+) -> dg.Output[None]:
+    wanted = Wanted(
+        config.asset, config.partition, config.run_id, order.fits, guesses=order.guesses, also_ended=order.also_ended
+    )
+    before = choose(runner, keys, wanted)
+    context.instance.add_run_tags(context.run_id, {RUN_ID_TAG: before.run_id})
+    sentence = order.act(runner, runner.get_run(before.run_id), config)
+    context.log.info(sentence)
+    told = _told(runner, before, sentence)
+    slot = slot_of(before)
+    if slot.asset in keys:
+        context.log_event(
+            dg.AssetObservation(keys[slot.asset], partition=slot.partition or None, description=sentence, metadata=told)
+        )
+    return dg.Output(None, metadata=told)
+
+
+def _told(runner: BatchRunner, before: RunInfo, sentence: str) -> dict[str, Any]:
+    try:
+        after = progress_metadata(runner.info(before.run_id))
+    except UnknownRunError:
+        after = BatchorMetadataSet(run_id=before.run_id, status="deleted")
+    return {**after, **BatchorMetadataSet(action=sentence)}

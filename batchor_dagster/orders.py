@@ -1,0 +1,203 @@
+"""What each control job does to a run, and the one sentence it says afterwards.
+
+Law: the sentence says what is so now, not what was wished; an order that changed nothing says that, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from batchor_dagster.engine_runs import is_cancelled
+from batchor_engine import BatchRunner, Run, RunControlState, RunInfo
+
+
+class RunChoice(dg.Config):
+    """Which run is meant; with everything empty the only run that it can be, where that is safe."""
+
+    asset: str = Field(default="", description="Result asset, as in support/triage; empty: any batch asset")
+    partition: str = Field(default="", description="Partition key; its newest run is meant")
+    run_id: str = Field(default="", description="Id of the engine run (metadata batchor/run_id), instead of the above")
+
+
+class CancelChoice(RunChoice):
+    drain: bool = Field(
+        default=False, description="Let batches at the provider finish and keep their answers; send nothing more"
+    )
+
+
+class ExportChoice(RunChoice):
+    destination_dir: str = Field(
+        default="", description="Folder in which a folder of the run's id appears; empty: exports/ beside its files"
+    )
+
+
+class PruneChoice(RunChoice):
+    include_raw_output_artifacts: bool = Field(
+        default=False, description="Delete the provider's raw answers as well; needs an export made before"
+    )
+
+
+class ResolveChoice(RunChoice):
+    provider_batch_id: str = Field(default="", description="The batch that you found at the provider: it is adopted")
+    not_created: bool = Field(
+        default=False, description="You are sure that the provider never had the batch: its rows are sent again"
+    )
+    intent_id: str = Field(default="", description="Which submission, when several are unresolved")
+
+
+class DeleteChoice(RunChoice):
+    force: bool = Field(default=False, description="Also while batches are alive: they are cancelled, answers given up")
+    remote: bool = Field(default=False, description="Delete the run's files at the provider as well")
+
+
+@dataclass(frozen=True)
+class Order:
+    """A control job: the name of its command, its config, whether it may guess, for which runs, and what it does.
+
+    `act` returns the sentence.
+    """
+
+    name: str
+    config: type[RunChoice]
+    act: Callable[[BatchRunner, Run, Any], str]
+    help: str
+    fits: Callable[[RunInfo], bool]
+    guesses: bool = True
+    also_ended: bool = False
+
+
+def _in_flight(info: RunInfo) -> bool:
+    return not info.is_finished
+
+
+def _has_failed_rows(info: RunInfo) -> bool:
+    return info.summary.failed_items > 0 and not is_cancelled(info)
+
+
+def _ended(info: RunInfo) -> bool:
+    return info.is_finished
+
+
+def _unresolved(info: RunInfo) -> bool:
+    return any(batch.state == "indeterminate" for batch in info.batches)
+
+
+def _cancel(runner: BatchRunner, run: Run, choice: CancelChoice) -> str:
+    if run.is_finished:
+        raise ValueError(f"Run {run.run_id} has ended ({run.status}): there is nothing to cancel.")
+    again = (
+        "was cancelled already" if run.control_state is RunControlState.CANCEL_REQUESTED else "is cancelled for good"
+    )
+    summary = run.cancel(drain=choice.drain)
+    if run.is_finished:
+        return f"Run {run.run_id} {again} and over; the sensor turns the partition red."
+    if "advance" in runner.info(run.run_id).due:
+        return f"Run {run.run_id} {again}, but the provider could not be asked yet: the sensor's next run asks."
+    do = "may finish at" if choice.drain else "were asked to stop at"
+    return (
+        f"Run {run.run_id} {again}: {summary.active_batches} batches {do} the provider. When they have ended, what was "
+        "answered is fetched and the partition turns red."
+    )
+
+
+def _pause(runner: BatchRunner, run: Run, choice: RunChoice) -> str:  # noqa: ARG001 - every order has this shape
+    _refuse_ended(run, "pause")
+    if run.control_state is RunControlState.PAUSED:
+        return f"Run {run.run_id} was paused already ({run.control_reason})."
+    summary = run.pause()
+    return (
+        f"Run {run.run_id} is paused: nothing is submitted or polled until batchor_resume. {summary.active_batches} "
+        "batches stay at the provider."
+    )
+
+
+def _resume(runner: BatchRunner, run: Run, choice: RunChoice) -> str:  # noqa: ARG001 - every order has this shape
+    _refuse_ended(run, "resume")
+    before = run.control_reason
+    if run.control_state is RunControlState.RUNNING:
+        return f"Run {run.run_id} was not paused."
+    run.resume()
+    return f"Run {run.run_id}, paused for {before!r}, goes on with the sensor's next tick."
+
+
+def _retry_failed(runner: BatchRunner, run: Run, choice: RunChoice) -> str:  # noqa: ARG001 - every order has this shape
+    failed = run.summary().failed_items
+    if not failed:
+        return f"Run {run.run_id} has no failed rows: there is nothing to retry."
+    again = failed - run.retry_failed().failed_items
+    return f"{again} failed rows of run {run.run_id} have new attempts; the sensor submits and delivers them."
+
+
+def _refresh(runner: BatchRunner, run: Run, choice: RunChoice) -> str:  # noqa: ARG001 - every order has this shape
+    if run.is_finished:
+        return f"Run {run.run_id} has ended ({run.status}): there is nothing to refresh."
+    if run.control_state is RunControlState.PAUSED:
+        return f"Run {run.run_id} is paused ({run.control_reason}): batchor_collect fetches what is paid, all the same."
+    return f"Run {run.run_id} did one round: {_counts(run, run.refresh())}"
+
+
+def _collect(runner: BatchRunner, run: Run, choice: RunChoice) -> str:  # noqa: ARG001 - every order has this shape
+    return f"Run {run.run_id} has fetched what the provider had finished: {_counts(run, run.collect())}"
+
+
+def _export(runner: BatchRunner, run: Run, choice: ExportChoice) -> str:
+    done = runner.export_artifacts(
+        run.run_id, destination_dir=choice.destination_dir or f"{run.artifact_root.rstrip('/')}/exports"
+    )
+    return f"Run {run.run_id} was exported to {done.destination_dir}: results in {done.results_path}."
+
+
+def _prune(runner: BatchRunner, run: Run, choice: PruneChoice) -> str:
+    done = runner.prune_artifacts(run.run_id, include_raw_output_artifacts=choice.include_raw_output_artifacts)
+    return f"{len(done.removed_artifact_paths)} files of run {run.run_id} are deleted; its results stay readable."
+
+
+def _resolve(runner: BatchRunner, run: Run, choice: ResolveChoice) -> str:  # noqa: ARG001 - every order has this shape
+    intent = choice.intent_id or None
+    if bool(choice.provider_batch_id) is choice.not_created:
+        raise ValueError(
+            f"Say what you found at the provider for run {run.run_id}: provider_batch_id, or else not_created: true."
+        )
+    if choice.provider_batch_id:
+        run.resolve_indeterminate_submission_as_created(provider_batch_id=choice.provider_batch_id, intent_id=intent)
+        return f"Run {run.run_id} has adopted batch {choice.provider_batch_id}; its answers will be collected."
+    run.resolve_indeterminate_submission_as_not_created(intent_id=intent)
+    return f"Run {run.run_id} sends the rows of the lost submission again."
+
+
+def _delete(runner: BatchRunner, run: Run, choice: DeleteChoice) -> str:
+    done = runner.delete_run(run.run_id, force=choice.force, remote=choice.remote)
+    left = f" These batches may still run at the provider: {', '.join(done.left_batches)}." if done.left_batches else ""
+    return f"Run {run.run_id} is deleted with {done.removed_files} files; its answers are gone.{left}"
+
+
+def _refuse_ended(run: Run, what: str) -> None:
+    if run.is_finished:
+        raise ValueError(f"Run {run.run_id} has ended ({run.status}): there is nothing to {what}.")
+
+
+def _counts(run: Run, summary: Any) -> str:
+    open_rows = summary.total_items - summary.completed_items - summary.failed_items
+    over = "it is over, and the sensor delivers it" if run.is_finished else f"{open_rows} rows are open"
+    return f"{summary.completed_items} rows answered, {summary.failed_items} failed; {over}."
+
+
+ORDERS = (
+    Order("cancel", CancelChoice, _cancel, "Ends a run for good, at the provider too.", _in_flight, guesses=False),
+    Order("pause", RunChoice, _pause, "Submits and polls nothing until batchor_resume.", _in_flight),
+    Order("resume", RunChoice, _resume, "Goes on with a paused run.", _in_flight),
+    Order("retry_failed", RunChoice, _retry_failed, "Sends the failed rows again.", _has_failed_rows, also_ended=True),
+    Order("refresh", RunChoice, _refresh, "One round now: poll, collect, submit.", _in_flight),
+    Order("collect", RunChoice, _collect, "Fetches what is paid, also while a run is paused.", _in_flight),
+    Order("export", ExportChoice, _export, "Copies results, requests and raw answers to a folder.", _ended,
+          also_ended=True),
+    Order("prune", PruneChoice, _prune, "Deletes request files; results stay.", _ended, guesses=False, also_ended=True),
+    Order("resolve", ResolveChoice, _resolve, "Settles a submission that is in doubt.", _unresolved, guesses=False),
+    Order("delete", DeleteChoice, _delete, "Forgets a run, its files and its answers.", lambda _: True, guesses=False,
+          also_ended=True),
+)  # fmt: skip
