@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 
 import dagster as dg
 
-from batchor_dagster.engine_runs import newest_by_slot, runs_of, slot_of
+from batchor_dagster.engine_runs import ASSET_LABEL, newest_by_slot, slot_of
 from batchor_dagster.ledger import Ledger
 from batchor_dagster.metadata import REASON_TAG, REVISION_TAG, RUN_ID_TAG, SENSOR_TAG, BatchorMetadataSet
 from batchor_dagster.reports import progress_metadata
-from batchor_engine import BatchRunner, RunInfo
+from batchor_engine import BatchRunner, RunControlState, RunInfo
 
 LONGEST_PAUSE_SEC = 3600.0
 # Dagster writes the observations of a tick one by one; the rest is reported by the next ticks.
@@ -28,22 +29,63 @@ CLOCK_MARGIN_SEC = 300.0
 class Cursor:
     """A digest of what was reported last, and the age before which every ended run is known to be delivered.
 
-    Losing it costs look-ups, never a report or a request.
+    `settled` is the fingerprint of those runs, so that one which was retried long after its end is noticed. Losing the
+    cursor costs look-ups, never a report or a request.
     """
 
     seen: str = ""
     settled_until: float = 0.0
+    settled: str = ""
 
     @classmethod
     def read(cls, text: str | None) -> Cursor:
         try:
             stored = json.loads(text or "{}")
-            return cls(str(stored.get("seen", "")), float(stored.get("settled_until", 0.0)))
+            seen, settled = (str(stored.get(name, "")) for name in ("seen", "settled"))
+            return cls(seen, float(stored.get("settled_until", 0.0)), settled)
         except (ValueError, AttributeError, TypeError):
             return cls()
 
     def write(self) -> str:
-        return json.dumps({"seen": self.seen, "settled_until": self.settled_until})
+        return json.dumps(asdict(self))
+
+
+@dataclass(frozen=True)
+class History:
+    """The runs that a tick has to know: all that are open, and those that ended since `since`, an age.
+
+    What is older was found to be delivered, and its fingerprint `settled` has not changed since then.
+    """
+
+    working: Sequence[RunInfo]
+    ended: Sequence[RunInfo]
+    since: float
+    settled: tuple[int, int]
+    reopened_before: float
+
+    @classmethod
+    def read(cls, runner: BatchRunner, assets: Iterable[str], cursor: Cursor) -> History:
+        """Read as little as the cursor allows; everything once something old has changed."""
+        labels = [{ASSET_LABEL: asset} for asset in assets]
+        settled = _fingerprint(runner, labels, cursor.settled_until)
+        since, settled = (cursor.settled_until, settled) if str(settled) == cursor.settled else (0.0, (0, 0))
+        # In this order: what ends between the two is found by the second.
+        found = [info for one in labels for info in runner.find_runs(one, unfinished=True)]
+        recent = [info for one in labels for info in runner.find_runs(one, created_after=_moment(since))]
+        ended = {info.run_id: info for info in recent if info.is_finished}
+        working = [info for info in found if info.run_id not in ended]
+        return cls(working, list(ended.values()), since, settled, cursor.settled_until if cursor.settled else 0.0)
+
+    def open_since(self) -> list[float]:
+        """Ages of open runs whose end is awaited soon; the end of others shows in the fingerprint."""
+        return [_age(info) for info in self.working if not _is_paused(info) and _age(info) >= self.reopened_before]
+
+    def settled_at(self, until: float) -> str:
+        """The fingerprint of what ended before `until`, as this tick saw it; none where that is in the past."""
+        if until < self.since:
+            return ""
+        more = [info for info in self.ended if info.created_at < _moment(until)]
+        return str((self.settled[0] + len(more), self.settled[1] + sum(info.revision for info in more)))
 
 
 @dataclass
@@ -59,17 +101,16 @@ class Tick:
         """The result of the tick; with nothing to request, its skip reason says how far the runs are."""
         self._poll()
         before = Cursor.read(self.context.cursor)
-        infos = [info for label in self.ledger.watch.keys for info in runs_of(self.runner, label)]
-        working = [info for info in infos if not info.is_finished]
-        undelivered, settled_until = self._undelivered(infos, before.settled_until)
-        requests = list(self._requests(working, undelivered))
-        observations, seen = self._observations(working, before.seen)
-        open_since = min((_age(info) for info in [*working, *undelivered]), default=settled_until)
+        history = History.read(self.runner, self.ledger.watch.keys, before)
+        undelivered, settled_until = self._undelivered(history)
+        requests = list(self._requests(history.working, undelivered))
+        observations, seen = self._observations(history.working, before.seen)
+        until = min([settled_until, *(_age(info) for info in undelivered), *history.open_since()])
         return dg.SensorResult(
             run_requests=requests,
-            skip_reason=None if requests else _progress_line(working),
+            skip_reason=None if requests else _progress_line(history.working),
             asset_events=observations,
-            cursor=Cursor(seen, min(open_since, settled_until)).write(),
+            cursor=Cursor(seen, until, history.settled_at(until)).write(),
         )
 
     def _poll(self) -> None:
@@ -77,18 +118,17 @@ class Tick:
         for error in report.errors:
             self.context.log.warning(f"The provider did not answer: {error}")
 
-    def _undelivered(self, infos: Sequence[RunInfo], settled_until: float) -> tuple[list[RunInfo], float]:
+    def _undelivered(self, history: History) -> tuple[list[RunInfo], float]:
         """Ended runs, the latest of their partition, that Dagster does not show; and up to which age all are known."""
-        latest = {info.run_id for info in newest_by_slot(infos).values()}
-        since = settled_until - CLOCK_MARGIN_SEC
-        ended = sorted((info for info in infos if info.is_finished and _age(info) >= since), key=_age)
+        latest = {info.run_id for info in newest_by_slot([*history.working, *history.ended]).values()}
+        ended = sorted(history.ended, key=_age)
         found: list[RunInfo] = []
         for info in ended:
             if self._late():
                 return found, _age(info)
             if info.run_id in latest and not self.ledger.is_delivered(info):
                 found.append(info)
-        return found, _age(ended[-1]) if ended else settled_until
+        return found, _age(ended[-1]) if ended else history.since
 
     def _requests(self, working: Sequence[RunInfo], undelivered: Sequence[RunInfo]) -> Iterator[dg.RunRequest]:
         due = [(info, "+".join(sorted(info.due))) for info in working if info.due]
@@ -149,6 +189,20 @@ class Tick:
 
 def _age(info: RunInfo) -> float:
     return info.created_at.timestamp()
+
+
+def _moment(until: float) -> datetime:
+    """An age less what clocks may differ."""
+    return datetime.fromtimestamp(max(0.0, until - CLOCK_MARGIN_SEC), UTC)
+
+
+def _fingerprint(runner: BatchRunner, labels: Iterable[dict[str, str]], until: float) -> tuple[int, int]:
+    found = [runner.fingerprint(one, created_before=_moment(until), finished=True) for one in labels]
+    return sum(count for count, _ in found), sum(revisions for _, revisions in found)
+
+
+def _is_paused(info: RunInfo) -> bool:
+    return info.summary.control_state is RunControlState.PAUSED
 
 
 def _facts(progress: BatchorMetadataSet) -> tuple[str | int | None, ...]:

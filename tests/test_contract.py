@@ -108,7 +108,7 @@ SIGNATURES = {
     "BatchRunner.get_run": "self run_id",
     "BatchRunner.info": "self run_id",  # [ext]
     "BatchRunner.find_runs": "self labels=None * limit=None unfinished=False created_after=None",  # [ext]
-    "BatchRunner.fingerprint": "self labels=None * created_before=None",  # [ext]
+    "BatchRunner.fingerprint": "self labels=None * created_before=None finished=False",  # [ext]
     "BatchRunner.budget_of": "self run_id",  # [ext]
     "Run.attempts": "self",  # [ext]
     "BatchRunner.pause_run": "self run_id",

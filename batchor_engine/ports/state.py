@@ -76,11 +76,13 @@ class StateStore(ABC):
     ) -> list[RunRecord]:
         """Runs that carry all these labels, newest first, older than the run with primary key `before`.
 
-        With `unfinished` only those that are not over; with `created_after` only those made later than that.
+        With `unfinished` only those that are not over; with `created_after` only those made then or later.
         """
 
     @abstractmethod
-    def fingerprint(self, labels: Mapping[str, str], created_before: float | None) -> tuple[int, int]:
+    def fingerprint(
+        self, labels: Mapping[str, str], created_before: float | None, *, finished: bool = False
+    ) -> tuple[int, int]:
         """How many runs carry all these labels and are older, and the sum of their revisions."""
 
     @abstractmethod

@@ -255,8 +255,8 @@ class BatchRunner:
     ) -> list[RunInfo]:
         """Runs that carry all these labels, newest first, with what is due for each; needs no key.
 
-        With `unfinished` only runs that are not over, with `created_after` (aware) only younger ones: what a host that
-        asks again and again needs, whatever the length of the history.
+        With `unfinished` only runs that are not over, with `created_after` (aware) only those made then or later: what
+        a host that asks again and again needs, whatever the length of the history.
         """
         found: list[RunInfo] = []
         before: int | None = None
@@ -273,11 +273,18 @@ class BatchRunner:
         return found
 
     def fingerprint(
-        self, labels: Mapping[str, str] | None = None, *, created_before: datetime | None = None
+        self,
+        labels: Mapping[str, str] | None = None,
+        *,
+        created_before: datetime | None = None,
+        finished: bool = False,
     ) -> tuple[int, int]:
-        """A value that is another one after any change to any of these runs; one query that adds up, reads no run."""
+        """How many runs these are and the sum of their revisions: another value after any change to any of them.
+
+        With `finished` only runs that are over. One query that adds up; no run is read.
+        """
         until = None if created_before is None else created_before.timestamp()
-        return self.storage.fingerprint(labels or {}, until)
+        return self.storage.fingerprint(labels or {}, until, finished=finished)
 
     def budget_of(self, run_id: str) -> BudgetInfo:
         """The token budget that a run shares with others of its account and model; needs no key."""

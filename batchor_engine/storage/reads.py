@@ -28,6 +28,7 @@ def chosen(
     *,
     before: int | None = None,
     unfinished: bool = False,
+    finished: bool = False,
     created_after: float | None = None,
     created_before: float | None = None,
 ) -> list[ColumnElement[bool]]:
@@ -39,13 +40,14 @@ def chosen(
     if before is not None:
         found.append(runs.c.id < before)
     if created_after is not None:
-        found.append(runs.c.created_at > created_after)
+        found.append(runs.c.created_at >= created_after)
     if created_before is not None:
         found.append(runs.c.created_at < created_before)
-    if unfinished:
+    if unfinished or finished:
         # run_status() of states.py, as a condition.
         open_rows = [runs.c[f"n_{status.value}"] > 0 for status in sorted(ITEM_OPEN)]
-        found.append(or_(runs.c.ingest_finished.is_(False), runs.c.live_batches > 0, *open_rows))
+        going_on = or_(runs.c.ingest_finished.is_(False), runs.c.live_batches > 0, *open_rows)
+        found += [going_on] * unfinished + [~going_on] * finished
     return found
 
 

@@ -120,8 +120,10 @@ class SqlStateStore(StateStore):
         with self._read() as connection:
             return reads.runs_where(connection, chosen, limit) if connection else []
 
-    def fingerprint(self, labels: Mapping[str, str], created_before: float | None) -> tuple[int, int]:
-        chosen = reads.chosen(labels, created_before=created_before)
+    def fingerprint(
+        self, labels: Mapping[str, str], created_before: float | None, *, finished: bool = False
+    ) -> tuple[int, int]:
+        chosen = reads.chosen(labels, created_before=created_before, finished=finished)
         with self._read() as connection:
             return reads.fingerprint(connection, chosen) if connection else (0, 0)
 

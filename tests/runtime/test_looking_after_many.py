@@ -72,6 +72,20 @@ def test_a_fingerprint_tells_any_change_to_older_runs(world: World) -> None:
     assert runner.fingerprint({"asset": "b"}) == (0, 0)
 
 
+def test_a_fingerprint_of_what_is_over_changes_when_a_run_ends_or_opens_again(world: World) -> None:
+    world.fault("status_zero", lines=(1,), times=None)
+    runner = world.runner()
+    run = runner.start(world.job(2), run_id="one", labels={"asset": "a"})
+    assert runner.fingerprint(finished=True) == (0, 0)
+    run.wait()
+    ended = runner.fingerprint(finished=True)
+    assert ended == (1, runner.info("one").revision)
+    run.retry_failed()
+    assert runner.fingerprint(finished=True) == (0, 0)
+    run.wait()
+    assert runner.fingerprint(finished=True) > ended
+
+
 def test_attempts_add_up_as_the_results_say(world: World) -> None:
     world.fault("status_zero", lines=(1,))
     run = world.runner().start(world.job(3), run_id="counted").wait()
