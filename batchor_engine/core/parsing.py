@@ -25,7 +25,7 @@ _SHOWN_ERRORS = 3
 
 def parse_answer(text: str | None, model: type[ModelT]) -> ModelT:
     """Read an answer as `model`; a Markdown fence around the whole of it is taken off first."""
-    if text is None or not text.strip():
+    if not text or text.isspace():
         raise StructuredOutputError(EMPTY_RESPONSE_TEXT, "the answer holds no text where a JSON object was expected")
     try:
         # A JSON text never starts with a backquote, so stripping cannot change one that is good.

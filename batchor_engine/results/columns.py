@@ -48,7 +48,10 @@ NAMES = tuple(name for name, _, _ in _COLUMNS)
 # Few values or long runs of one: a dictionary makes them almost free.
 DICTIONARY_COLUMNS = ("status", "error_class", "ref_file", "group", "attempt_count")
 _TEXTS = frozenset(name for name, kind, _ in _COLUMNS if kind.endswith("string"))
+_REF = ("ref_file", "ref_offset", "ref_length")
 _USAGE = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
+# What a result says of a row; the rest is read where raw records or costs are asked for.
+ANSWER_COLUMNS = tuple(name for name in NAMES if name not in {"custom_id", *_USAGE, *_REF})
 
 
 def segment_schema() -> ArrowSchema:
@@ -105,13 +108,17 @@ def _escape(columns: dict[str, list[Any]]) -> None:
 
 
 def to_rows(table: ArrowTable) -> Iterator[SegmentRow]:
-    """The rows of a table that holds every column, in its order."""
-    columns = {name: _values(table, name) for name in NAMES}
+    """The rows of a table, in its order; what a table of ANSWER_COLUMNS does not hold is None in them."""
+    found = set(table.column_names)
+    columns = {name: _values(table, name) if name in found else [None] * table.num_rows for name in NAMES}
     escaped: list[bool] = columns.pop("escaped")
     if any(escaped):
         _unescape(columns, escaped)
-    columns["usage"] = _usages(*(columns.pop(name) for name in _USAGE))
-    columns["ref"] = _refs(columns.pop("ref_file"), columns.pop("ref_offset"), columns.pop("ref_length"))
+    usage = [columns.pop(name) for name in _USAGE]
+    refs = [columns.pop(name) for name in _REF]
+    nothing = [None] * table.num_rows
+    columns["usage"] = _usages(*usage) if _USAGE[0] in found else nothing
+    columns["ref"] = _refs(*refs) if _REF[0] in found else nothing
     return map(SegmentRow, *(columns[name] for name in SegmentRow._fields))
 
 

@@ -7,7 +7,7 @@ model's class.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from typing import BinaryIO
@@ -18,6 +18,7 @@ from batchor_engine.core.records import BatchRecord, RunRecord, SegmentRecord
 from batchor_engine.core.segment import SegmentRow
 from batchor_engine.models import BatchResultItem, Form, JSONObject, TerminalResultsPage, TextItemResult
 from batchor_engine.providers.wire import read_object
+from batchor_engine.results.columns import ANSWER_COLUMNS
 from batchor_engine.results.items import result_of, text_result
 from batchor_engine.results.merge import MergeInput, merge_by_index
 from batchor_engine.results.segments import read_group, read_rows
@@ -34,7 +35,14 @@ def iter_results(
 
     With `group`, those of its rows, under their own ids.
     """
-    segments = host.store.segments(run.pk)
+    segments = [segment for segment in host.store.segments(run.pk) if segment.totals.final_rows]
+    if not raw:
+        bare = [
+            MergeInput(segment.totals.first_index, lambda one=segment: _rows(host, run, one, group, ANSWER_COLUMNS))
+            for segment in segments
+        ]
+        yield from (result_of(row, model) for row in merge_by_index(bare))
+        return
     with _RawFiles(host, run, raw) as files:
 
         def rows_of(segment: SegmentRecord) -> Iterator[tuple[SegmentRow, BatchResultItem]]:
@@ -49,11 +57,7 @@ def iter_results(
                 made[row.item_index] = result
                 yield row
 
-        inputs = [
-            MergeInput(segment.totals.first_index, lambda one=segment: open_segment(one))
-            for segment in segments
-            if segment.totals.final_rows
-        ]
+        inputs = [MergeInput(segment.totals.first_index, lambda one=segment: open_segment(one)) for segment in segments]
         for row in merge_by_index(inputs):
             yield made.pop(row.item_index)
 
@@ -120,9 +124,11 @@ def _failed_rows(host: Host, run: RunRecord, segment: SegmentRecord, group: int 
     return (row for row in _rows(host, run, segment, group) if row.error_class is not None)
 
 
-def _rows(host: Host, run: RunRecord, segment: SegmentRecord, group: int | None) -> Iterator[SegmentRow]:
+def _rows(
+    host: Host, run: RunRecord, segment: SegmentRecord, group: int | None, columns: Sequence[str] | None = None
+) -> Iterator[SegmentRow]:
     if group is None:
-        return (row for _, row in _numbered(host, run, segment, 0))
+        return (row for _, row in _numbered(host, run, segment, 0, columns))
     return (own_row(row) for row in _of_group(host, run, segment, group))
 
 
@@ -136,10 +142,12 @@ def _gone(host: Host, run: RunRecord, segment: SegmentRecord) -> set[int]:
     return host.store.superseded_indexes(run.pk, segment) if segment.superseded else set()
 
 
-def _numbered(host: Host, run: RunRecord, segment: SegmentRecord, skip: int) -> Generator[tuple[int, SegmentRow]]:
+def _numbered(
+    host: Host, run: RunRecord, segment: SegmentRecord, skip: int, columns: Sequence[str] | None = None
+) -> Generator[tuple[int, SegmentRow]]:
     gone = _gone(host, run, segment)
     with host.artifacts(run).local_file(segment.key) as path:
-        rows = read_rows(path, final_only=True, skip=skip)
+        rows = read_rows(path, final_only=True, skip=skip, columns=columns)
         for sequence, row in enumerate(rows, start=segment.first_sequence + skip):
             if row.item_index not in gone:
                 yield sequence, row
