@@ -41,7 +41,7 @@ def iter_results(
             MergeInput(segment.totals.first_index, lambda one=segment: _rows(host, run, one, group, ANSWER_COLUMNS))
             for segment in segments
         ]
-        yield from (result_of(row, model) for row in merge_by_index(bare))
+        yield from (result_of(row, form) for row in merge_by_index(bare))
         return
     with _RawFiles(host, run, raw) as files:
 

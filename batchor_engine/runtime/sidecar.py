@@ -18,6 +18,9 @@ from batchor_engine.core.records import ItemRow, PartRecord
 from batchor_engine.ports.artifacts import ArtifactStore
 
 
+_INDEX, _NO_METADATA = b'{"item_index":', b',"metadata":null}\n'
+
+
 def sidecar_line(item_index: int, item_id: str, custom_id: str, line: bytes, metadata_json: str | None) -> bytes:
     """One line; `sha256` covers the request without its custom id, so it is equal for every attempt."""
     head = {
@@ -57,5 +60,9 @@ def _matched(lines: Iterator[tuple[int, str | None]], rows: Iterable[ItemRow]) -
 def _read(path: Path) -> Generator[tuple[int, str | None]]:
     with path.open("rb") as stream:
         for line in stream:
+            if line.endswith(_NO_METADATA):
+                # sidecar_line() writes the index first; most rows of a frame or a list have nothing else to tell.
+                yield int(line[len(_INDEX) : line.index(b",")]), None
+                continue
             head = from_json(line)
             yield head["item_index"], head["metadata"]

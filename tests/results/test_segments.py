@@ -113,7 +113,9 @@ def test_skipped_row_groups_are_not_read(tmp_path: Path, monkeypatch: pytest.Mon
     written(tmp_path / "s", [row(index, final=index % 2 == 0) for index in range(20)])
     read: list[int] = []
     real = segments._read_group
-    monkeypatch.setattr(segments, "_read_group", lambda path, group: read.append(group) or real(path, group))
+    monkeypatch.setattr(
+        segments, "_read_group", lambda path, group, *rest: read.append(group) or real(path, group, *rest)
+    )
     assert [one.item_index for one in read_rows(tmp_path / "s", skip=5, limit=1)] == [10]
     assert read == [2]
 
