@@ -1,7 +1,10 @@
 """batchor for Dagster: a batch job of an LLM provider as two assets, and a sensor that waits for it."""
 
+import dagster as dg
+
 from batchor_dagster.assets import BatchorAssetOptions, batchor_assets, build_batchor_assets
 from batchor_dagster.checks import BatchorChecks
+from batchor_dagster.component import BatchorComponent
 from batchor_dagster.definitions import build_batchor_definitions
 from batchor_dagster.io_manager import BatchorIOManager, build_batchor_io_manager
 from batchor_dagster.job_parts import BatchorJobParts
@@ -13,11 +16,17 @@ from batchor_dagster.translator import BatchorAssetData, BatchorAssetRole, Dagst
 
 __version__ = "0.1.0"
 
+# It is a public name that Dagster forgot to mark as exported.
+dg.DagsterLibraryRegistry.register(  # pyright: ignore[reportPrivateImportUsage]
+    "batchor-dagster", __version__, is_dagster_package=False
+)
+
 __all__ = [
     "BatchorAssetData",
     "BatchorAssetOptions",
     "BatchorAssetRole",
     "BatchorChecks",
+    "BatchorComponent",
     "BatchorIOManager",
     "BatchorJobParts",
     "BatchorMetadataSet",
