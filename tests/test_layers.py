@@ -42,6 +42,7 @@ APART = {"storage", "sources", "providers", "artifacts", "results", "sandbox"}
 HOMES = {
     "sqlalchemy": f"{ENGINE}.storage",
     "psycopg": f"{ENGINE}.storage",
+    "obstore": f"{ENGINE}.artifacts",
     "openai": f"{ENGINE}.providers",
     "typer": f"{ENGINE}.cli",
     "rich": f"{ENGINE}.cli",
@@ -50,7 +51,19 @@ HOMES = {
     "uvicorn": f"{ENGINE}.sandbox",
     "dagster": DAGSTER,
 }
-HEAVY = ("dagster", "pyarrow", "pandas", "psycopg", "tiktoken", "typer", "rich", "openai", "numpy", "starlette")
+HEAVY = (
+    "dagster",
+    "pyarrow",
+    "pandas",
+    "psycopg",
+    "tiktoken",
+    "typer",
+    "rich",
+    "openai",
+    "numpy",
+    "starlette",
+    "obstore",
+)
 MAX_LINES = 400
 
 

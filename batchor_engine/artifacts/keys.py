@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from pathlib import Path
 from urllib.parse import quote
 
 from batchor_engine.core.identity import check_run_id
@@ -16,6 +17,17 @@ _MAX_SEGMENT_CHARS = 200
 _TOKEN = re.compile(r"[0-9a-f]{32}")
 _REQUEST_SUFFIX = ".jsonl"
 _SIDECAR_SUFFIX = ".items"
+
+
+def key_parts(key: str) -> list[str]:
+    """The segments of a key; ValueError where it is not a relative path that is spelled in one way only."""
+    if not key or "\0" in key or "\\" in key:
+        raise ValueError(f"An artifact key is a relative path with forward slashes, not {key!r}.")
+    parts = key.split("/")
+    # "." and empty parts would give one file two keys.
+    if any(part in ("", ".", "..") for part in parts) or Path(key).drive:
+        raise ValueError(f"An artifact key is relative, without empty parts, '.' or '..', not {key!r}.")
+    return parts
 
 
 def path_segment(text: str) -> str:

@@ -10,10 +10,11 @@ import os
 import shutil
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from batchor_engine.artifacts.atomic import is_unfinished, remove_empty_folders, walk_files, whole_file
+from batchor_engine.artifacts.keys import key_parts
 from batchor_engine.errors import ArtifactMissingError
 from batchor_engine.ports.artifacts import ArtifactStore
 
@@ -33,7 +34,7 @@ class LocalArtifactStore(ArtifactStore):
 
     def resolve_path(self, key: str) -> Path:
         """The path of `key`; ValueError where the key is malformed or leads out of the root."""
-        path = self.root.joinpath(*_parts(key))
+        path = self.root.joinpath(*key_parts(key))
         home = os.path.realpath(self.root)
         if os.path.commonpath([home, os.path.realpath(path)]) != home:
             raise ValueError(f"Artifact key {key!r} leads out of {self.root} through a symlink.")
@@ -66,7 +67,7 @@ class LocalArtifactStore(ArtifactStore):
     def export_to_directory(self, key: str, destination_root: str | Path) -> Path:
         source = self._existing(key)
         root = Path(os.path.abspath(Path(destination_root).expanduser()))
-        target = root.joinpath(*_parts(key))
+        target = root.joinpath(*key_parts(key))
         with whole_file(target, root=root) as path:
             shutil.copyfile(source, path)
         return target
@@ -78,6 +79,13 @@ class LocalArtifactStore(ArtifactStore):
             raise IsADirectoryError(errno.EISDIR, "An artifact key names a file, not a folder", str(target))
         with whole_file(target, root=self.root) as path:
             yield path
+
+    def exists(self, key: str) -> bool:
+        """IsADirectoryError for a folder."""
+        with suppress(ArtifactMissingError):
+            self._existing(key)
+            return True
+        return False
 
     @contextmanager
     def local_file(self, key: str) -> Generator[Path]:
@@ -112,16 +120,6 @@ class LocalArtifactStore(ArtifactStore):
         if not path.exists():
             raise ArtifactMissingError(key, str(self.root))
         return path
-
-
-def _parts(key: str) -> list[str]:
-    if not key or "\0" in key or "\\" in key:
-        raise ValueError(f"An artifact key is a relative path with forward slashes, not {key!r}.")
-    parts = key.split("/")
-    # "." and empty parts would give one file two keys.
-    if any(part in ("", ".", "..") for part in parts) or Path(key).drive:
-        raise ValueError(f"An artifact key is relative, without empty parts, '.' or '..', not {key!r}.")
-    return parts
 
 
 def _modified(path: Path) -> float:

@@ -19,7 +19,11 @@ StoreUrl: TypeAlias = Annotated[
 ]
 ArtifactsUrl: TypeAlias = Annotated[
     str | None,
-    typer.Option("--artifacts-url", metavar="URL", help="Folder for files of new runs. [default: beside the store]"),
+    typer.Option(
+        "--artifacts-url",
+        metavar="URL",
+        help="Folder or s3://, gs://, az:// URL for files of new runs. [default: beside the store]",
+    ),
 ]
 RunId: TypeAlias = Annotated[str, typer.Option("--run-id", metavar="ID", help="The run.")]
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import base64
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -59,6 +60,14 @@ class ArtifactStore(ABC):
         with self.new_file(key) as path, path.open("wb") as stream:
             yield stream
 
+    def exists(self, key: str) -> bool:
+        """Whether a file made by new_file() or open_write() is there."""
+        try:
+            self.read_text(key + _BASE64_SUFFIX)
+        except FileNotFoundError:
+            return False
+        return True
+
     @contextmanager
     def local_file(self, key: str) -> Generator[Path]:
         """A readable local path of a file made by new_file() or open_write(); FileNotFoundError where there is none."""
@@ -66,6 +75,35 @@ class ArtifactStore(ABC):
         with tempfile.TemporaryDirectory(prefix="batchor-") as folder:
             path = Path(folder) / "copy"
             path.write_bytes(content)
+            yield path
+
+    @contextmanager
+    def open_read(self, key: str) -> Generator[BinaryIO]:
+        """A seekable binary reader of a file made by new_file() or open_write(); FileNotFoundError where there is none.
+
+        A store far away fetches only what is read.
+        """
+        with self.local_file(key) as path, path.open("rb") as stream:
+            yield stream
+
+    @contextmanager
+    def reading(self, key: str) -> Generator[Callable[[], AbstractContextManager[BinaryIO]]]:
+        """open_read() again and again while the context is open, for a reader that keeps nothing open in between."""
+        with self.local_file(key) as path:
+            yield partial(path.open, "rb")
+
+    def read_range(self, key: str, offset: int, length: int) -> bytes:
+        """`length` bytes of a file made by new_file() or open_write(), fewer where it ends before."""
+        with self.open_read(key) as stream:
+            stream.seek(offset)
+            return stream.read(length)
+
+    @contextmanager
+    def made_file(self, key: str, fill: Callable[[Path], object]) -> Generator[Path]:
+        """Let `fill` write a new file, and read it here at once: a local path while the context is open."""
+        with self.new_file(key) as path:
+            fill(path)
+        with self.local_file(key) as path:
             yield path
 
     def remove(self, key: str) -> bool:

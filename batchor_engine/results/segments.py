@@ -9,16 +9,20 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self, TypeAlias
 
 from batchor_engine.core.segment import SegmentRow, SegmentTotals
 from batchor_engine.models import RunUsage
 from batchor_engine.results.arrow import ArrowBatch, parquet
 from batchor_engine.results.columns import DICTIONARY_COLUMNS, check_version, segment_schema, to_rows, to_table
 from batchor_engine.states import ItemStatus
+
+# A path, or how to open a file that is elsewhere.
+SegmentFile: TypeAlias = str | Path | Callable[[], AbstractContextManager[BinaryIO]]
 
 MAX_GROUP_BYTES = 4 * 1024 * 1024
 _FIXED_ROW_BYTES = 120
@@ -151,7 +155,7 @@ def _bytes_at_most(text: str) -> int:
 
 
 def read_rows(
-    path: str | Path,
+    file: SegmentFile,
     *,
     final_only: bool = True,
     skip: int = 0,
@@ -162,73 +166,75 @@ def read_rows(
 
     `columns` may be ANSWER_COLUMNS, which read faster; what they leave out is None in the rows.
     """
-    counts = _row_counts(path, final_only=final_only)
-    return islice(_read_groups(path, counts, final_only=final_only, skip=skip, columns=columns), limit)
+    counts = _row_counts(file, final_only=final_only)
+    return islice(_read_groups(file, counts, final_only=final_only, skip=skip, columns=columns), limit)
 
 
-def read_group(path: str | Path, group: int) -> Iterator[SegmentRow]:
+def read_group(file: SegmentFile, group: int) -> Iterator[SegmentRow]:
     """The final rows of one group of rows; row groups of the file that hold none of them are not read."""
-    with _open(path) as file:
-        column = file.schema_arrow.get_field_index("group")
-        ranges = [file.metadata.row_group(one).column(column).statistics for one in range(file.metadata.num_row_groups)]
+    with _open(file) as opened:
+        column = opened.schema_arrow.get_field_index("group")
+        groups = range(opened.metadata.num_row_groups)
+        ranges = [opened.metadata.row_group(one).column(column).statistics for one in groups]
     for number, values in enumerate(ranges):
         if values is None or not values.has_min_max or values.min <= group <= values.max:
-            yield from (row for row in _read_group(path, number) if row.final and row.group == group)
+            yield from (row for row in _read_group(file, number) if row.final and row.group == group)
 
 
 def _read_groups(
-    path: str | Path, counts: Sequence[int], *, final_only: bool, skip: int, columns: Sequence[str] | None
+    file: SegmentFile, counts: Sequence[int], *, final_only: bool, skip: int, columns: Sequence[str] | None
 ) -> Iterator[SegmentRow]:
     for group, count in enumerate(counts):
         if skip >= count:
             skip -= count
             continue
-        rows = _read_group(path, group, columns)
+        rows = _read_group(file, group, columns)
         yield from islice((row for row in rows if row.final) if final_only else rows, skip, None)
         skip = 0
 
 
-def _read_group(path: str | Path, group: int, columns: Sequence[str] | None = None) -> Iterator[SegmentRow]:
-    with _open(path) as file:
-        table = file.read_row_group(group, columns=None if columns is None else list(columns), use_threads=False)
+def _read_group(file: SegmentFile, group: int, columns: Sequence[str] | None = None) -> Iterator[SegmentRow]:
+    with _open(file) as opened:
+        table = opened.read_row_group(group, columns=None if columns is None else list(columns), use_threads=False)
     # Python rows are several times larger than Arrow's, so only a slice of them exists at a time.
     for start in range(0, table.num_rows, _SLICE_ROWS):
         yield from to_rows(table.slice(start, _SLICE_ROWS))
 
 
-def _row_counts(path: str | Path, *, final_only: bool) -> list[int]:
-    with _open(path) as file:
-        footer = file.metadata
+def _row_counts(file: SegmentFile, *, final_only: bool) -> list[int]:
+    with _open(file) as opened:
+        footer = opened.metadata
         if final_only:
             return json.loads(footer.metadata[_FINAL_ROWS_KEY.encode()])
         return [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
 
 
-def index_range(path: str | Path) -> tuple[int, int]:
+def index_range(file: SegmentFile) -> tuple[int, int]:
     """First and last item index of a segment file, from its footer; (0, -1) for an empty one."""
-    with _open(path) as file:
-        footer = file.metadata
+    with _open(file) as opened:
+        footer = opened.metadata
         if footer.num_row_groups == 0:
             return 0, -1
         first = footer.row_group(0).column(0).statistics.min
         return first, footer.row_group(footer.num_row_groups - 1).column(0).statistics.max
 
 
-def iter_record_batches(path: str | Path, columns: Sequence[str] | None = None) -> Iterator[ArrowBatch]:
+def iter_record_batches(file: SegmentFile, columns: Sequence[str] | None = None) -> Iterator[ArrowBatch]:
     """The stored columns as they lie in the file, a row group at a time; `escaped` rows hold JSON string literals."""
-    with _open(path) as file:
-        groups = file.metadata.num_row_groups
+    wanted = None if columns is None else list(columns)
+    with _open(file) as opened:
+        groups = opened.metadata.num_row_groups
     for group in range(groups):
-        with _open(path) as file:
-            table = file.read_row_group(group, columns=None if columns is None else list(columns), use_threads=False)
+        with _open(file) as opened:
+            table = opened.read_row_group(group, columns=wanted, use_threads=False)
         yield from table.to_batches()
 
 
-def _open(path: str | Path) -> Any:
-    file = parquet().ParquetFile(os.path.abspath(path))
-    try:
-        check_version(file.metadata.metadata, str(path))
-    except BaseException:
-        file.close()
-        raise
-    return file
+@contextmanager
+def _open(file: SegmentFile) -> Generator[Any]:
+    with ExitStack() as stack:
+        is_path = isinstance(file, str | Path)
+        source = os.path.abspath(file) if is_path else stack.enter_context(file())
+        opened = stack.enter_context(parquet().ParquetFile(source))
+        check_version(opened.metadata.metadata, str(file) if is_path else "a segment")
+        yield opened

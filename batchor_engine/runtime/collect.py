@@ -168,9 +168,9 @@ def _downloaded(work: Collection) -> Generator[tuple[Path | None, Path | None]]:
             if not work.policies.artifact.persist_raw_output_artifacts:
                 work.provider.download_file_to(file_id, folder / name)
                 return folder / name
-            with work.artifacts.new_file(key) as path:
-                work.provider.download_file_to(file_id, path)
-            return stack.enter_context(work.artifacts.local_file(key))
+            return stack.enter_context(
+                work.artifacts.made_file(key, lambda path: work.provider.download_file_to(file_id, path))
+            )
 
         output_key, error_key = _raw_keys(work)
         yield fetch(batch.output_file_id, output_key, "output"), fetch(batch.error_file_id, error_key, "error")

@@ -62,8 +62,8 @@ def _check_requests_are_there(host: Host, run: RunRecord) -> None:
     for part in host.store.parts(run.pk):
         if part.pruned_at is not None:
             raise ArtifactMissingError(part.key, run.artifact_root, pruned=True)
-        with artifacts.local_file(part.key):
-            pass
+        if not artifacts.exists(part.key):
+            raise ArtifactMissingError(part.key, run.artifact_root)
 
 
 def resolve_as_created(

@@ -149,8 +149,8 @@ def cost_of_rows(host: Host, run: RunRecord, rows: Iterable[RunUsage]) -> Cost:
 def group_usages(host: Host, run: RunRecord, group: int) -> Iterator[RunUsage]:
     """The usage of every collected line of one group of rows, retried ones included."""
     for segment in host.store.segments(run.pk):
-        with host.artifacts(run).local_file(segment.key) as path:
-            for batch in iter_record_batches(path, ("group", *_USAGE_COLUMNS)):
+        with host.artifacts(run).reading(segment.key) as file:
+            for batch in iter_record_batches(file, ("group", *_USAGE_COLUMNS)):
                 groups, *counts = (batch.column(name).to_pylist() for name in ("group", *_USAGE_COLUMNS))
                 yield from _rows_used(row[1:] for row in zip(groups, *counts, strict=True) if row[0] == group)
 
@@ -167,8 +167,8 @@ def _add_segment(host: Host, run: RunRecord, segment: SegmentRecord, prices: Pri
     if threshold is None or segment.totals.usage.input_tokens <= threshold:
         usage.add_at(0, segment.totals.usage)
         return
-    with host.artifacts(run).local_file(segment.key) as path:
-        for used in _usages(lambda: iter_record_batches(path, _USAGE_COLUMNS)):
+    with host.artifacts(run).reading(segment.key) as file:
+        for used in _usages(lambda: iter_record_batches(file, _USAGE_COLUMNS)):
             usage.add(used)
 
 

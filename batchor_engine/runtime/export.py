@@ -23,8 +23,10 @@ from pydantic_core import from_json, to_json
 from batchor_engine.artifacts import keys
 from batchor_engine.artifacts.atomic import make_directory, sync_directory, whole_file
 from batchor_engine.artifacts.local import LocalArtifactStore
+from batchor_engine.artifacts.urls import artifact_place, is_object_url
 from batchor_engine.core.parsing import strip_fence
 from batchor_engine.core.records import RunRecord
+from batchor_engine.errors import ArtifactMissingError
 from batchor_engine.models import (
     ArtifactExportResult,
     BatchResultItem,
@@ -266,14 +268,15 @@ def failures_table(host: Host, run: RunRecord, *, group: int | None = None) -> A
 def export_artifacts(host: Host, run: RunRecord, destination_dir: str | Path) -> ArtifactExportResult:
     """Copy every file of a finished run to `destination_dir`/<run id>, with result lines and a manifest.
 
+    The destination is a folder or an object-store URL.
     Sidecars and result segments are copied too, so that an export suffices to rebuild results, usage and attempts
     without the store. ArtifactMissingError (a FileNotFoundError) where a recorded file is gone; an export that fails
     leaves no manifest, or the older one while all that it names is still true.
     """
     with at_rest(host, run) as (current, lease):
         artifacts, files = host.artifacts(current), files_of(host.store, current)
-        target = _export_folder(artifacts, current, destination_dir)
-        _require(artifacts, files.all)
+        target = _export_place(host, artifacts, current, destination_dir)
+        _require(artifacts, current, files.all)
         # What a killed export left: this run is held, so nobody else is writing there.
         target.sweep_unfinished("", older_than_sec=0.0)
         digests = {key: _copied(host, artifacts, key, target) for key in files.all}
@@ -281,41 +284,46 @@ def export_artifacts(host: Host, run: RunRecord, destination_dir: str | Path) ->
         host.reached("export.results_written")
         write_manifest(target, current, files, digests, at=host.clock)
         host.reached("export.manifest_written")
-        host.store.record_export(current.pk, lease, str(target.root))
-    host.emit(current, "artifacts_exported", destination_dir=str(target.root))
+        host.store.record_export(current.pk, lease, target.location)
+    host.emit(current, "artifacts_exported", destination_dir=target.location)
     return ArtifactExportResult(
         run_id=current.run_id,
-        destination_dir=str(target.root),
-        manifest_path=str(target.resolve_path(MANIFEST)),
-        results_path=str(target.resolve_path(RESULTS)),
+        destination_dir=target.location,
+        manifest_path=f"{target.location}/{MANIFEST}",
+        results_path=f"{target.location}/{RESULTS}",
         exported_artifact_paths=[*files.requests, *files.raw],
     )
 
 
-def _export_folder(artifacts: ArtifactStore, run: RunRecord, destination: str | Path) -> LocalArtifactStore:
-    """The folder of the export; ValueError where copies would lie on their originals or among what is swept."""
+def _export_place(host: Host, artifacts: ArtifactStore, run: RunRecord, destination: str | Path) -> ArtifactStore:
+    """Where the export goes; ValueError where copies would lie on their originals or among what is swept."""
     prefix = keys.run_prefix(run.run_id)
-    target = LocalArtifactStore(_absolute(destination) / prefix)
-    copies, own = Path(os.path.realpath(target.root / prefix)), Path(artifacts.location, prefix)
-    swept = [Path(os.path.realpath(own / folder)) for folder in ("requests", "outputs", "results")]
-    if own.is_absolute() and (copies == Path(os.path.realpath(own)) or any(map(copies.is_relative_to, swept))):
+    target = host.artifacts_at(f"{artifact_place(destination)}/{prefix}")
+    copies, own = _real(f"{target.location}/{prefix}"), _real(f"{artifacts.location}/{prefix}")
+    swept = [_real(f"{own}/{folder}") for folder in ("requests", "outputs", "results")]
+    if copies == own or any(f"{copies}/".startswith(f"{folder}/") for folder in swept):
         raise ValueError(f"{destination} is among the run's own files, {own}: export to another folder.")
     return target
 
 
-def _require(artifacts: ArtifactStore, wanted: Iterable[str]) -> None:
+def _real(place: str) -> str:
+    """A place under the one name by which it can be compared."""
+    return place if is_object_url(place) else os.path.realpath(place)
+
+
+def _require(artifacts: ArtifactStore, run: RunRecord, wanted: Iterable[str]) -> None:
     for key in wanted:
-        with artifacts.local_file(key):
-            pass
+        if not artifacts.exists(key):
+            raise ArtifactMissingError(key, run.artifact_root)
 
 
-def _copied(host: Host, artifacts: ArtifactStore, key: str, target: LocalArtifactStore) -> FileDigest:
+def _copied(host: Host, artifacts: ArtifactStore, key: str, target: ArtifactStore) -> FileDigest:
     found = copy(artifacts, key, target)
     host.reached("export.file_copied")
     return found
 
 
-def _write_results(host: Host, run: RunRecord, target: LocalArtifactStore) -> FileDigest:
+def _write_results(host: Host, run: RunRecord, target: ArtifactStore) -> FileDigest:
     policies = policies_of(run)
     size, sha = 0, hashlib.sha256()
     with target.new_file(RESULTS) as aside:

@@ -13,7 +13,6 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 from pydantic import BaseModel
@@ -55,7 +54,7 @@ class Host:
     observer: Observer | None
     sleep: Callable[[float], None]
     given_artifacts: ArtifactStore | None = None
-    temp_root: str | Path | None = None
+    artifacts_place: str | None = None
     remote_cleanup: RemoteCleanup = RemoteCleanup.NONE
     # A create call may still be on its way to the provider this long after its own timeout.
     late_call_margin_sec: float = 30.0
@@ -74,12 +73,10 @@ class Host:
         return self.store.now().timestamp()
 
     def artifact_root(self) -> str:
-        """Where a new run's files go: the given store, else temp_root, else beside the database, else a private one."""
+        """Where a new run's files go: the given store or place, else beside the database, else a private folder."""
         if self.given_artifacts is not None:
             return self.given_artifacts.location
-        if self.temp_root is not None:
-            return str(Path(self.temp_root).expanduser().absolute())
-        return self.store.default_artifact_root or self._make_private_root()
+        return self.artifacts_place or self.store.default_artifact_root or self._make_private_root()
 
     def _make_private_root(self) -> str:
         with self._lock:
@@ -90,12 +87,14 @@ class Host:
 
     def artifacts(self, run: RunRecord) -> ArtifactStore:
         """The store of a run's files: the one given to the runner, else the place recorded in the run."""
-        if self.given_artifacts is not None:
-            return self.given_artifacts
+        return self.given_artifacts or self.artifacts_at(run.artifact_root)
+
+    def artifacts_at(self, place: str) -> ArtifactStore:
+        """The store at a folder or URL, kept for the next time."""
         with self._lock:
-            if run.artifact_root not in self._artifacts:
-                self._artifacts[run.artifact_root] = self.open_artifacts(run.artifact_root)
-            return self._artifacts[run.artifact_root]
+            if place not in self._artifacts:
+                self._artifacts[place] = self.open_artifacts(place)
+            return self._artifacts[place]
 
     def provider(self, config: ProviderConfig) -> BatchProvider:
         """A provider for a job's config, with the runner's connection filled in; not kept."""

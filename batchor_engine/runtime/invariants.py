@@ -20,7 +20,7 @@ from batchor_engine.results.merge import MergeInput, merge_by_index
 from batchor_engine.results.segments import read_rows
 from batchor_engine.runtime.hold import held, run_lease
 from batchor_engine.runtime.host import Host
-from batchor_engine.runtime.manifest import files_of, present
+from batchor_engine.runtime.manifest import files_of
 from batchor_engine.runtime.sweep import run_keys, sweep
 from batchor_engine.states import BATCH_HOLDS_BUDGET, BATCH_LIVE, ITEM_TERMINAL, ItemStatus
 
@@ -127,8 +127,8 @@ def _results(host: Host, run: RunRecord, segments: list[SegmentRecord]) -> Itera
 
 def _final_rows(host: Host, run: RunRecord, segment: SegmentRecord) -> Iterator[SegmentRow]:
     gone = host.store.superseded_indexes(run.pk, segment) if segment.superseded else set[int]()
-    with host.artifacts(run).local_file(segment.key) as path:
-        yield from (row for row in read_rows(path) if row.item_index not in gone)
+    with host.artifacts(run).reading(segment.key) as file:
+        yield from (row for row in read_rows(file) if row.item_index not in gone)
 
 
 def _compared(items: Iterable[ItemRow], results: Iterator[SegmentRow]) -> Iterator[str]:
@@ -186,7 +186,7 @@ def _missing_files(host: Host, run: RunRecord) -> Iterator[Diagnosis]:
 def _is_present(artifacts: ArtifactStore, key: str, odd: list[str]) -> bool:
     """Whether a file is there; one that is a folder or leads out of the root is there and odd."""
     try:
-        return present(artifacts, key)
+        return artifacts.exists(key)
     except (ValueError, IsADirectoryError) as error:
         odd.append(str(error))
         return True

@@ -12,12 +12,11 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from pydantic_core import from_json, to_json
 
-from batchor_engine.artifacts.local import LocalArtifactStore
+from batchor_engine.artifacts.urls import is_object_url
 from batchor_engine.core.records import Lease, RunRecord
 from batchor_engine.errors import RunNotFinishedError
 from batchor_engine.models import JSONObject
@@ -87,39 +86,32 @@ def _require_end(run: RunRecord) -> None:
         raise RunNotFinishedError(run.run_id)
 
 
-def present(artifacts: ArtifactStore, key: str) -> bool:
-    """Whether a file is there; ValueError where its key leads out of the root, IsADirectoryError for a folder."""
-    try:
-        with artifacts.local_file(key):
-            return True
-    except FileNotFoundError:
-        return False
-
-
-def is_saved(artifacts: ArtifactStore, copies: LocalArtifactStore, key: str, expected: FileDigest) -> bool:
+def is_saved(artifacts: ArtifactStore, copies: ArtifactStore, key: str, expected: FileDigest) -> bool:
     """Whether a file has a copy that is another file with the same bytes, and both are as the manifest says."""
     try:
-        with artifacts.local_file(key) as original, copies.local_file(key) as copied:
-            if os.path.realpath(original) == os.path.realpath(copied):
-                return False
-            return _digest(original) == _digest(copied) == expected
+        if _is_one_file(artifacts, copies, key):
+            return False
+        return _digest(artifacts, key) == _digest(copies, key) == expected
     except FileNotFoundError:
         return False
 
 
-def copy(artifacts: ArtifactStore, key: str, target: LocalArtifactStore) -> FileDigest:
+def _is_one_file(artifacts: ArtifactStore, copies: ArtifactStore, key: str) -> bool:
+    if is_object_url(artifacts.location) or is_object_url(copies.location):
+        return artifacts.location == copies.location
+    # Folders can lead to each other by links.
+    with artifacts.local_file(key) as original, copies.local_file(key) as copied:
+        return os.path.realpath(original) == os.path.realpath(copied)
+
+
+def copy(artifacts: ArtifactStore, key: str, target: ArtifactStore) -> FileDigest:
     """Copy a file to the same key of an export."""
-    with (
-        artifacts.local_file(key) as source,
-        target.new_file(key) as aside,
-        source.open("rb") as stream,
-        aside.open("wb") as out,
-    ):
+    with artifacts.open_read(key) as stream, target.open_write(key) as out:
         return _pump(stream, out)
 
 
-def _digest(path: Path) -> FileDigest:
-    with path.open("rb") as stream:
+def _digest(artifacts: ArtifactStore, key: str) -> FileDigest:
+    with artifacts.open_read(key) as stream:
         return _pump(stream, None)
 
 
@@ -134,7 +126,7 @@ def _pump(stream: BinaryIO, out: BinaryIO | None) -> FileDigest:
 
 
 def write_manifest(
-    target: LocalArtifactStore, run: RunRecord, files: RunFiles, digests: Mapping[str, FileDigest], *, at: float
+    target: ArtifactStore, run: RunRecord, files: RunFiles, digests: Mapping[str, FileDigest], *, at: float
 ) -> None:
     """Write the manifest of a whole export; paths are relative to its folder."""
     manifest: dict[str, Any] = {
@@ -159,15 +151,15 @@ def write_manifest(
         aside.write_bytes(to_json(manifest, indent=2) + b"\n")
 
 
-def read_manifest(folder: str | Path, run_id: str) -> dict[str, FileDigest]:
-    """The files that the export in `folder` names; ValueError where no whole export of this run is there."""
+def read_manifest(export: ArtifactStore, run_id: str) -> dict[str, FileDigest]:
+    """The files that an export names; ValueError where no whole export of this run is there."""
     try:
-        manifest: JSONObject = from_json((Path(folder) / MANIFEST).read_bytes())
+        manifest: JSONObject = from_json(export.read_text(MANIFEST))
         files: Any = manifest["files"]
         found = {str(key): FileDigest(int(entry["bytes"]), str(entry["sha256"])) for key, entry in files.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         found = None
         manifest = {}
     if found is None or manifest.get("run_id") != run_id:
-        raise ValueError(f"{folder} holds no whole export of run {run_id!r} any more: export the run again.")
+        raise ValueError(f"{export.location} holds no whole export of run {run_id!r} any more: export the run again.")
     return found

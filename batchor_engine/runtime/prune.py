@@ -7,12 +7,11 @@ byte. Files go before their pointers: a crash in between leaves pointers to miss
 from __future__ import annotations
 
 from batchor_engine.artifacts import keys
-from batchor_engine.artifacts.local import LocalArtifactStore
 from batchor_engine.core.records import Lease, RunRecord
 from batchor_engine.models import ArtifactPruneResult
 from batchor_engine.ports.artifacts import ArtifactStore
 from batchor_engine.runtime.host import Host
-from batchor_engine.runtime.manifest import RunFiles, at_rest, files_of, is_saved, present, read_manifest
+from batchor_engine.runtime.manifest import RunFiles, at_rest, files_of, is_saved, read_manifest
 from batchor_engine.runtime.sweep import sweep
 
 
@@ -25,7 +24,7 @@ def prune_artifacts(host: Host, run: RunRecord, *, include_raw_output_artifacts:
     with at_rest(host, run) as (current, lease):
         files, artifacts = files_of(host.store, current), host.artifacts(current)
         doomed = files.requests + (files.raw if include_raw_output_artifacts else ())
-        _check(artifacts, current, files, include_raw_output_artifacts)
+        _check(host, artifacts, current, files, include_raw_output_artifacts)
         result = _remove(host, current, lease, artifacts, files, doomed, include_raw_output_artifacts)
         _tidy(host, current, artifacts)
     host.emit(
@@ -37,22 +36,23 @@ def prune_artifacts(host: Host, run: RunRecord, *, include_raw_output_artifacts:
     return result
 
 
-def _check(artifacts: ArtifactStore, run: RunRecord, files: RunFiles, with_raw: bool) -> None:
+def _check(host: Host, artifacts: ArtifactStore, run: RunRecord, files: RunFiles, with_raw: bool) -> None:
     """Every key leads to a file below the root or to nothing, and raw files that are there are saved elsewhere."""
     for key in files.requests + files.sidecars:
-        present(artifacts, key)
-    there = [key for key in files.raw if present(artifacts, key)] if with_raw else []
+        artifacts.exists(key)
+    there = [key for key in files.raw if artifacts.exists(key)] if with_raw else []
     if there:
-        _check_exported(artifacts, run, there)
+        _check_exported(host, artifacts, run, there)
 
 
-def _check_exported(artifacts: ArtifactStore, run: RunRecord, raw: list[str]) -> None:
+def _check_exported(host: Host, artifacts: ArtifactStore, run: RunRecord, raw: list[str]) -> None:
     if run.export_root is None:
         raise ValueError(
             f"Run {run.run_id!r} was never exported, so its raw files have no copy: call export_artifacts() first, or "
             "prune without include_raw_output_artifacts."
         )
-    saved, copies = read_manifest(run.export_root, run.run_id), LocalArtifactStore(run.export_root)
+    copies = host.artifacts_at(run.export_root)
+    saved = read_manifest(copies, run.run_id)
     for key in raw:
         if key not in saved or not is_saved(artifacts, copies, key, saved[key]):
             raise ValueError(

@@ -17,6 +17,7 @@ from batchor_engine.core.outcomes import LineRef
 from batchor_engine.core.records import BatchRecord, RunRecord, SegmentRecord
 from batchor_engine.core.segment import SegmentRow
 from batchor_engine.models import BatchResultItem, Form, JSONObject, TerminalResultsPage, TextItemResult
+from batchor_engine.ports.artifacts import ArtifactStore
 from batchor_engine.providers.wire import read_object
 from batchor_engine.results.columns import ANSWER_COLUMNS
 from batchor_engine.results.items import result_of, text_result
@@ -24,8 +25,10 @@ from batchor_engine.results.merge import MergeInput, merge_by_index
 from batchor_engine.results.segments import read_group, read_rows
 from batchor_engine.runtime.host import Host
 
-# A run may have more raw files than a process may have open.
-_OPEN_RAW_FILES = 64
+# A run may have more raw files than a process may have open, or than a disk has room for copies of.
+_OPEN_RAW_FILES = 16
+# So many records of a file are read one by one, which suits a page; after that the whole file is worth having here.
+_SINGLE_READS = 32
 
 
 def iter_results(
@@ -134,8 +137,8 @@ def _rows(
 
 def _of_group(host: Host, run: RunRecord, segment: SegmentRecord, group: int) -> Generator[SegmentRow]:
     gone = _gone(host, run, segment)
-    with host.artifacts(run).local_file(segment.key) as path:
-        yield from (row for row in read_group(path, group) if row.item_index not in gone)
+    with host.artifacts(run).reading(segment.key) as file:
+        yield from (row for row in read_group(file, group) if row.item_index not in gone)
 
 
 def _gone(host: Host, run: RunRecord, segment: SegmentRecord) -> set[int]:
@@ -146,8 +149,8 @@ def _numbered(
     host: Host, run: RunRecord, segment: SegmentRecord, skip: int, columns: Sequence[str] | None = None
 ) -> Generator[tuple[int, SegmentRow]]:
     gone = _gone(host, run, segment)
-    with host.artifacts(run).local_file(segment.key) as path:
-        rows = read_rows(path, final_only=True, skip=skip, columns=columns)
+    with host.artifacts(run).reading(segment.key) as file:
+        rows = read_rows(file, final_only=True, skip=skip, columns=columns)
         for sequence, row in enumerate(rows, start=segment.first_sequence + skip):
             if row.item_index not in gone:
                 yield sequence, row
@@ -159,7 +162,7 @@ class _RawFiles:
     def __init__(self, host: Host, run: RunRecord, raw: bool) -> None:
         self._host, self._run = host, run
         self._batches: dict[int, BatchRecord] = {}
-        self._open: OrderedDict[str, tuple[ExitStack, BinaryIO | None]] = OrderedDict()
+        self._open: OrderedDict[str, _RawFile] = OrderedDict()
         self._wanted = raw
 
     def __enter__(self) -> _RawFiles:
@@ -179,32 +182,55 @@ class _RawFiles:
 
         def read(ref: LineRef) -> JSONObject | None:
             key = batch.output_key if ref.file == "output" else batch.error_key
-            stream = self._stream(key) if key else None
-            if stream is None:
-                return None
-            stream.seek(ref.offset)
+            line = self._file(key).read(ref) if key else None
             # As the provider adapter read it: a line that is no strict JSON still has an answer.
-            return read_object(stream.read(ref.length))
+            return None if line is None else read_object(line)
 
         return read
 
-    def _stream(self, key: str) -> BinaryIO | None:
+    def _file(self, key: str) -> _RawFile:
         if key not in self._open:
             if len(self._open) >= _OPEN_RAW_FILES:
                 self._close_oldest()
-            self._open[key] = self._opened(key)
+            self._open[key] = _RawFile(self._host.artifacts(self._run), key)
         self._open.move_to_end(key)
-        return self._open[key][1]
-
-    def _opened(self, key: str) -> tuple[ExitStack, BinaryIO | None]:
-        stack = ExitStack()
-        try:
-            path = stack.enter_context(self._host.artifacts(self._run).local_file(key))
-            return stack, stack.enter_context(path.open("rb"))
-        except FileNotFoundError:
-            # Removed by hand: the text and the parsed answer are in the segment.
-            return stack, None
+        return self._open[key]
 
     def _close_oldest(self) -> None:
-        _, (stack, _stream) = self._open.popitem(last=False)
-        stack.close()
+        _, file = self._open.popitem(last=False)
+        file.close()
+
+
+class _RawFile:
+    """One raw file, whose first records are fetched alone and the others from a local copy."""
+
+    def __init__(self, artifacts: ArtifactStore, key: str) -> None:
+        self._artifacts, self._key = artifacts, key
+        self._stack = ExitStack()
+        self._stream: BinaryIO | None = None
+        self._reads = 0
+        self._gone = False
+
+    def read(self, ref: LineRef) -> bytes | None:
+        """The bytes of a record; None where the file was removed by hand: text and answer are in the segment."""
+        if self._gone:
+            return None
+        self._reads += 1
+        try:
+            if self._reads <= _SINGLE_READS:
+                return self._artifacts.read_range(self._key, ref.offset, ref.length)
+            stream = self._opened()
+        except FileNotFoundError:
+            self._gone = True
+            return None
+        stream.seek(ref.offset)
+        return stream.read(ref.length)
+
+    def _opened(self) -> BinaryIO:
+        if self._stream is None:
+            path = self._stack.enter_context(self._artifacts.local_file(self._key))
+            self._stream = self._stack.enter_context(path.open("rb"))
+        return self._stream
+
+    def close(self) -> None:
+        self._stack.close()

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
-from batchor_engine.artifacts.local import LocalArtifactStore
+from batchor_engine.artifacts.urls import artifact_place, open_artifacts
 from batchor_engine.config import OpenAIConnection, ProviderConfig
 from batchor_engine.core.identity import check_batch_metadata, check_run_id, config_differences, new_run_id
 from batchor_engine.core.records import NewRun, RunRecord
@@ -60,8 +60,10 @@ class BatchRunner:
     """Runs jobs in one store.
 
     `storage` is a store, a registered kind ("sqlite", "memory"), a URL ("sqlite:///runs.sqlite3"), or None for
-    ~/.batchor/default.sqlite3. `connection` supplies key, URL and account where a job's config leaves them open.
-    `remote_cleanup` says which of a batch's files are deleted at the provider once its answers are safe here.
+    ~/.batchor/default.sqlite3. `artifacts_url` is where the files of new runs go: a folder or an object-store URL
+    (s3://bucket/path, gs://, az://, memory://), whose credentials come from the environment. `connection` supplies
+    key, URL and account where a job's config leaves them open. `remote_cleanup` says which of a batch's files are
+    deleted at the provider once its answers are safe here.
     """
 
     def __init__(
@@ -85,14 +87,17 @@ class BatchRunner:
             store=open_store(storage, stores),
             load_config=self._registry.load_config,
             make_provider=provider_factory or self._registry.create,
-            open_artifacts=LocalArtifactStore,
+            open_artifacts=open_artifacts,
             connection=connection or OpenAIConnection(),
             observer=observer,
             sleep=sleep or time.sleep,
             given_artifacts=artifact_store,
-            temp_root=temp_root if temp_root is not None else _local_root(artifacts_url),
+            artifacts_place=_place(temp_root, artifacts_url),
             remote_cleanup=RemoteCleanup(remote_cleanup),
         )
+        if self.host.artifacts_place is not None:
+            # Better now than after a million rows: the library may not be installed.
+            self.host.artifacts_at(self.host.artifacts_place)
 
     @property
     def storage(self) -> StateStore:
@@ -331,10 +336,11 @@ def _check_same_config(stored: RunRecord, given: JSONObject) -> None:
         )
 
 
-def _local_root(url: str | Path | None) -> str | Path | None:
-    if isinstance(url, str) and "://" in url and not url.startswith("file://"):
-        raise ValueError(f"artifacts_url {url.partition('://')[0]}://… is not supported yet: name a local directory")
-    return url.removeprefix("file://") if isinstance(url, str) else url
+def _place(folder: str | Path | None, url: str | Path | None) -> str | None:
+    """Where new runs keep their files, as recorded with them; None where the store decides."""
+    if folder is not None:
+        return str(Path(folder).expanduser().absolute())
+    return None if url is None else artifact_place(url)
 
 
 __all__ = ["BatchRunner", "Run"]

@@ -9,14 +9,13 @@ import hashlib
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack
 from itertools import groupby
-from pathlib import Path
+from typing import BinaryIO
 
 from pydantic_core import from_json, to_json
 
 from batchor_engine.core.lines import body_of
 from batchor_engine.core.records import ItemRow, PartRecord
 from batchor_engine.ports.artifacts import ArtifactStore
-
 
 _INDEX, _NO_METADATA = b'{"item_index":', b',"metadata":null}\n'
 
@@ -43,8 +42,8 @@ def with_metadata(
             yield from ((row, None) for row in members)
             continue
         with ExitStack() as stack:
-            path = stack.enter_context(artifacts.local_file(keys[part_pk]))
-            yield from _matched(_read(path), members)
+            stream = stack.enter_context(artifacts.open_read(keys[part_pk]))
+            yield from _matched(_read(stream), members)
 
 
 def _matched(lines: Iterator[tuple[int, str | None]], rows: Iterable[ItemRow]) -> Generator[tuple[ItemRow, str | None]]:
@@ -57,12 +56,11 @@ def _matched(lines: Iterator[tuple[int, str | None]], rows: Iterable[ItemRow]) -
             raise RuntimeError(f"the sidecar of part {row.part} does not hold item {row.item_id!r}")
 
 
-def _read(path: Path) -> Generator[tuple[int, str | None]]:
-    with path.open("rb") as stream:
-        for line in stream:
-            if line.endswith(_NO_METADATA):
-                # sidecar_line() writes the index first; most rows of a frame or a list have nothing else to tell.
-                yield int(line[len(_INDEX) : line.index(b",")]), None
-                continue
-            head = from_json(line)
-            yield head["item_index"], head["metadata"]
+def _read(stream: BinaryIO) -> Generator[tuple[int, str | None]]:
+    for line in stream:
+        if line.endswith(_NO_METADATA):
+            # sidecar_line() writes the index first; most rows of a frame or a list have nothing else to tell.
+            yield int(line[len(_INDEX) : line.index(b",")]), None
+            continue
+        head = from_json(line)
+        yield head["item_index"], head["metadata"]

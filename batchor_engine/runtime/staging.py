@@ -42,7 +42,7 @@ def _write_staging(
 ) -> None:
     with target.open("wb") as out:
         for part_pk, chunks in groupby(ranges, key=lambda chunk: chunk.part):
-            with artifacts.local_file(parts[part_pk].key) as path, path.open("rb") as lines:
+            with artifacts.open_read(parts[part_pk].key) as lines:
                 for chunk in chunks:
                     _copy_range(lines, chunk, out)
 

@@ -52,12 +52,6 @@ def test_text_comes_back_as_it_went(store: LocalArtifactStore, text: str) -> Non
     assert store.resolve_path("a/b.txt").read_bytes() == text.encode()
 
 
-def test_text_uses_the_encoding_it_is_told(store: LocalArtifactStore) -> None:
-    store.write_text("a", "é", encoding="latin-1")
-    assert store.resolve_path("a").read_bytes() == b"\xe9"
-    assert store.read_text("a", encoding="latin-1") == "é"
-
-
 def test_text_that_cannot_be_encoded_leaves_the_old_file(store: LocalArtifactStore) -> None:
     store.write_text("a", "old")
     with pytest.raises(UnicodeEncodeError):
@@ -234,14 +228,6 @@ def test_export_to_the_root_itself_changes_nothing(store: LocalArtifactStore) ->
     store.write_text("a", "x")
     assert store.export_to_directory("a", store.root) == store.root / "a"
     assert store.read_text("a") == "x"
-
-
-def test_keys_are_listed_below_a_folder_in_order(store: LocalArtifactStore) -> None:
-    for key in ("r1/b", "r1/a/c", "r10/a", "z"):
-        store.write_text(key, "")
-    assert list(store.list_keys("")) == ["r1/a/c", "r1/b", "r10/a", "z"]
-    assert list(store.list_keys("r1")) == list(store.list_keys("r1/")) == ["r1/a/c", "r1/b"]
-    assert list(store.list_keys("nothing")) == []
 
 
 def test_a_root_that_cannot_be_written_says_so_in_one_line(tmp_path: Path) -> None:
