@@ -6,7 +6,9 @@ Law: rendering is exact or fails with the request's id; reading never raises, wh
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+import uuid
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
@@ -27,13 +29,15 @@ _CLOSING = b"}}}}"
 
 
 class RequestWriter:
-    """Renders request lines of one config; the schema's text is made once and reused for every line."""
+    """Renders request lines of one config; what lines have in common is made once and reused."""
 
     def __init__(self, config: OpenAIProviderConfig) -> None:
         self._url = str(config.endpoint)
         self._body = _BODIES[config.endpoint]
         self._config = config
         self._spliced: tuple[StructuredOutputSchema, bytes] | None = None
+        self._forms: dict[bool, _Form] = {}
+        self._forms_schema: StructuredOutputSchema | None = None
         _check_json(config.request_options, "OpenAIProviderConfig.request_options")
 
     def line(self, custom_id: str, parts: PromptParts, structured: StructuredOutputSchema | None) -> BatchRequestLine:
@@ -46,14 +50,33 @@ class RequestWriter:
 
     def render(self, custom_id: str, parts: PromptParts, structured: StructuredOutputSchema | None) -> bytes:
         """The bytes of line(), without a newline; ValueError where a text cannot be written as UTF-8."""
+        if parts.messages is not None or parts.request_options:
+            return self._render_whole(custom_id, parts, structured)
+        if structured is not self._forms_schema:
+            self._forms, self._forms_schema = {}, structured
+        form = self._forms.get(parts.system_prompt is not None)
+        if form is None:
+            # The first line of its kind is rendered as a whole, so that what is wrong with it names the request.
+            first = self._render_whole(custom_id, parts, structured)
+            self._forms[parts.system_prompt is not None] = self._new_form(parts.system_prompt is not None, structured)
+            return first
+        try:
+            return form.filled(custom_id, parts)
+        except (PydanticSerializationError, UnicodeEncodeError) as error:
+            raise _unwritable(custom_id, error) from None
+
+    def _new_form(self, has_system_prompt: bool, structured: StructuredOutputSchema | None) -> _Form:
+        marks = [uuid.uuid4().hex for _ in range(3)]
+        parts = PromptParts(marks[1], marks[2] if has_system_prompt else None)
+        return _Form.cut(self._render_whole(marks[0], parts, structured), marks)
+
+    def _render_whole(self, custom_id: str, parts: PromptParts, structured: StructuredOutputSchema | None) -> bytes:
         bare = structured and StructuredOutputSchema(structured.name, {})
         line = self.line(custom_id, parts, bare)
         try:
             rendered = to_json(line)
         except (PydanticSerializationError, UnicodeEncodeError) as error:
-            raise ValueError(
-                f"request {custom_id!r} cannot be written as JSON (a lone surrogate, or no JSON value): {error}"
-            ) from None
+            raise _unwritable(custom_id, error) from None
         if structured is None:
             return rendered
         # `bare` ends in an empty schema, {} and the closing braces.
@@ -71,6 +94,31 @@ class RequestWriter:
         if self._spliced is None or self._spliced[0] is not structured:
             self._spliced = structured, to_json(structured.schema)
         return self._spliced[1]
+
+
+class _Form(NamedTuple):
+    """A line with gaps: bytes, then for each gap which of the three texts belongs there and the bytes behind it."""
+
+    front: bytes
+    gaps: tuple[tuple[int, bytes], ...]
+
+    @classmethod
+    def cut(cls, line: bytes, marks: Sequence[str]) -> _Form:
+        """Cut a line at its marks, which stand for custom id, prompt and system prompt."""
+        quoted = [to_json(mark) for mark in marks]
+        front, *rest = re.split(b"(%s)" % b"|".join(quoted), line)
+        return cls(front, tuple((quoted.index(mark), after) for mark, after in zip(*[iter(rest)] * 2, strict=True)))
+
+    def filled(self, custom_id: str, parts: PromptParts) -> bytes:
+        texts = (custom_id, parts.prompt, parts.system_prompt)
+        pieces = [self.front]
+        for which, after in self.gaps:
+            pieces += (to_json(texts[which]), after)
+        return b"".join(pieces)
+
+
+def _unwritable(custom_id: str, error: Exception) -> ValueError:
+    return ValueError(f"request {custom_id!r} cannot be written as JSON (a lone surrogate, or no JSON value): {error}")
 
 
 def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> JSONObject:

@@ -132,6 +132,11 @@ def test_an_option_that_is_no_json_is_refused(value: Any) -> None:
 def test_a_lone_surrogate_is_refused_with_the_requests_id(parts: PromptParts) -> None:
     with pytest.raises(ValueError, match="request 'a:a1' cannot be written as JSON"):
         writer().render("a:a1", parts, SCHEMA)
+    warm = writer()
+    for good in (PromptParts("x"), PromptParts("x", "y")):
+        warm.render("z:a1", good, SCHEMA)
+    with pytest.raises(ValueError, match="request 'a:a1' cannot be written as JSON"):
+        warm.render("a:a1", parts, SCHEMA)
 
 
 @given(custom_id=TEXT, prompt=TEXT, system=st.none() | TEXT, structured=st.sampled_from([None, SCHEMA]))
@@ -141,7 +146,11 @@ def test_rendered_bytes_are_the_line(
 ) -> None:
     maker = writer(endpoint=endpoint, reasoning_effort="low", request_options={"text": {"verbosity": "low"}})
     parts = PromptParts(prompt, system)
+    maker.render("first:a1", PromptParts("first", system), structured)
     rendered = maker.render(custom_id, parts, structured)
+    assert rendered == writer(
+        endpoint=endpoint, reasoning_effort="low", request_options={"text": {"verbosity": "low"}}
+    ).render(custom_id, parts, structured), "the first line of a writer is rendered as a whole, later ones by a form"
     assert json.loads(rendered) == maker.line(custom_id, parts, structured)
     assert b"\n" not in rendered
     assert rendered.startswith(b'{"custom_id":')
