@@ -6,6 +6,7 @@ from batchor_dagster.assets import BatchorAssetOptions, batchor_assets, build_ba
 from batchor_dagster.checks import BatchorChecks
 from batchor_dagster.component import BatchorComponent
 from batchor_dagster.definitions import build_batchor_definitions
+from batchor_dagster.forms import BatchorResults
 from batchor_dagster.io_manager import BatchorIOManager, build_batchor_io_manager
 from batchor_dagster.job_parts import BatchorJobParts
 from batchor_dagster.jobs import build_batchor_jobs
@@ -31,6 +32,7 @@ __all__ = [
     "BatchorJobParts",
     "BatchorMetadataSet",
     "BatchorResource",
+    "BatchorResults",
     "DagsterBatchorTranslator",
     "batchor_assets",
     "build_batchor_assets",

@@ -3,33 +3,27 @@
 Law: nothing is written here; the rows are durable in the engine's store before Dagster hears of them.
 """
 
-import typing
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
 
-from batchor_dagster.engine_runs import answers_by_partition, asset_label
+from batchor_dagster.engine_runs import Slot, answers_by_partition, asset_label, is_lost, newest_run
+from batchor_dagster.failures import reasons
+from batchor_dagster.forms import InputForm, form_of, read_rows
+from batchor_dagster.metadata import RESULTS_OF_KEY
 from batchor_dagster.resources import RESOURCE, BatchorResource
-from batchor_engine import (
-    BatchRunner,
-    EmbeddingItemResult,
-    ItemStatus,
-    Run,
-    RunInfo,
-    StructuredItemResult,
-    TextItemResult,
-)
+from batchor_engine import BatchRunner, Run
 
-Decoder = Callable[[Run], Any]
-FORMS = "list[Model], pandas.DataFrame, pyarrow.Table, batchor_engine.Run, or dict[str, …] of these over partitions"
+ALLOW_MISSING = "allow_missing_partitions"
 
 
 class BatchorIOManager(dg.IOManager):
-    """Loads `list[Model]`, `pandas.DataFrame`, `pyarrow.Table`, a `Run` that iterates, or a dict of these by partition.
+    """Loads `list[Model]`, `pandas.DataFrame`, `pyarrow.Table`, a `BatchorResults` that iterates, or a dict of these.
 
     A list holds the answers of the rows that have one, in row order. The frame and the table hold every row with its
-    id, status and error, failed ones too. Each partition is read from its latest run that ended with an answer.
+    id, status and error, failed ones too. The dict has an entry for each partition that the consumer depends on. Each
+    partition is read from its latest run that ended with an answer.
     """
 
     def __init__(self, batchor: BatchorResource) -> None:
@@ -45,24 +39,83 @@ class BatchorIOManager(dg.IOManager):
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Read the partitions that the consumer depends on."""
-        asset, annotation = asset_label(context.asset_key), context.dagster_type.typing_type
-        by_partition = typing.get_origin(annotation) is dict
-        decode = decoder(typing.get_args(annotation)[1] if by_partition else annotation)
+        form = form_of(context.dagster_type.typing_type)
+        upstream = _Upstream(context)
+        # A handle reads after this returns; its runner lets go of the store when it is forgotten.
         runner = self.batchor.runner()
         try:
-            found = self._wanted(context, runner, asset)
-            if by_partition:
-                return {key: decode(runner.get_run(info.run_id)) for key, info in found.items()}
-            return decode(_only(runner, asset, found))
+            return upstream.read(runner, form)
         finally:
-            if decode is not _as_it_is:
+            if not form.is_lazy:
                 runner.close()
 
-    def _wanted(self, context: dg.InputContext, runner: BatchRunner, asset: str) -> dict[str, RunInfo]:
-        ended = answers_by_partition(runner, asset)
-        keys = list(context.asset_partition_keys) if context.has_asset_partitions else [""]
-        lenient = bool(context.definition_metadata.get("allow_missing_partitions"))
-        return {key: _require(ended, asset, key) for key in keys if key in ended or not lenient}
+
+class _Upstream:
+    """What an input depends on: an asset, and its partitions where it has some."""
+
+    def __init__(self, context: dg.InputContext) -> None:
+        self._asset = asset_label(context.asset_key)
+        metadata = context.upstream_output.definition_metadata if context.upstream_output else {}
+        self._submitted_by = str(metadata.get(RESULTS_OF_KEY) or f"{self._asset}_batch")
+        self._is_partitioned = context.has_asset_partitions
+        self._keys = list(context.asset_partition_keys) if self._is_partitioned else [""]
+        self._is_lenient = bool(context.definition_metadata.get(ALLOW_MISSING))
+
+    def read(self, runner: BatchRunner, form: InputForm) -> Any:
+        self._check(form)
+        found = _ended(runner, self._asset, self._keys)
+        if not self._is_lenient and (missing := [key for key in self._keys if key not in found]):
+            raise dg.Failure(self._why_missing(runner, missing), allow_retries=False)
+        if form.by_partition:
+            return {key: read_rows(run, form, self._place(key)) for key, run in found.items()}
+        if not found:
+            raise dg.Failure(self._why_missing(runner, self._keys), allow_retries=False)
+        key, run = next(iter(found.items()))
+        return read_rows(run, form, self._place(key))
+
+    def _check(self, form: InputForm) -> None:
+        if form.by_partition and not self._is_partitioned:
+            raise dg.Failure(
+                f"{self._asset} has no partitions: annotate it with what the dict would hold", allow_retries=False
+            )
+        if not form.by_partition and len(self._keys) != 1:
+            raise dg.Failure(
+                f"This input covers {len(self._keys)} partitions of {self._asset}: annotate it dict[str, …] to get one "
+                "entry for each",
+                allow_retries=False,
+            )
+
+    def _why_missing(self, runner: BatchRunner, missing: Sequence[str]) -> str:
+        """What the first missing partition waits for, and what to do about it."""
+        newest = newest_run(runner, Slot(self._asset, missing[0]))
+        if newest is None:
+            why = f"was never submitted: materialize {self._submitted_by} for it"
+        elif is_lost(newest):
+            failures = runner.get_run(newest.run_id).failure_counts()
+            why = (
+                f"has no answer ({reasons(failures)}): retry its failed rows, or materialize {self._submitted_by} again"
+            )
+        else:
+            done = newest.summary.completed_items + newest.summary.failed_items
+            why = (
+                f"is not finished, {done} of {newest.summary.total_items} rows have an end: the sensor materializes "
+                "it when the provider is done"
+            )
+        text = f"{self._place(missing[0])} {why}"
+        if len(missing) > 1:
+            text += f"; {len(missing) - 1} more partitions have no results either"
+        if self._is_partitioned and len(self._keys) > 1:
+            text += f". To read those that are there: dg.AssetIn(metadata={{{ALLOW_MISSING!r}: True}})"
+        return text
+
+    def _place(self, key: str) -> str:
+        return f"{self._asset}[{key}]" if key else self._asset
+
+
+def _ended(runner: BatchRunner, asset: str, keys: Sequence[str]) -> dict[str, Run]:
+    """For each of these partitions that has one, the latest run with answers."""
+    ended = answers_by_partition(runner, asset)
+    return {key: runner.get_run(ended[key].run_id) for key in keys if key in ended}
 
 
 def build_batchor_io_manager(*, resource_key: str = RESOURCE) -> dg.IOManagerDefinition:
@@ -78,51 +131,3 @@ def build_batchor_io_manager(*, resource_key: str = RESOURCE) -> dg.IOManagerDef
         return BatchorIOManager(getattr(context.resources, resource_key))
 
     return batchor_io_manager
-
-
-def decoder(annotation: Any) -> Decoder:
-    """How to read a run as this type; a consumer without annotation gets the list."""
-    import pandas as pd
-    import pyarrow as pa
-
-    if annotation is Any or typing.get_origin(annotation) is list or annotation is list:
-        return answers
-    forms: dict[Any, Decoder] = {pd.DataFrame: Run.to_pandas, pa.Table: Run.to_arrow, Run: _as_it_is}
-    if annotation not in forms:
-        raise dg.Failure(f"Rows of a batch job cannot be read as {annotation}: use {FORMS}", allow_retries=False)
-    return forms[annotation]
-
-
-def answers(run: Run) -> list[Any]:
-    """The model instances, vectors or texts of the rows that have an answer."""
-    return [_answer(result) for result in run.iter_results() if result.status is ItemStatus.COMPLETED]
-
-
-def _answer(result: TextItemResult | StructuredItemResult[Any] | EmbeddingItemResult) -> Any:
-    match result:
-        case StructuredItemResult():
-            return result.output
-        case EmbeddingItemResult():
-            return result.embedding
-        case TextItemResult():
-            return result.output_text
-
-
-def _as_it_is(run: Run) -> Run:
-    return run
-
-
-def _require(ended: dict[str, RunInfo], asset: str, partition: str) -> RunInfo:
-    if partition not in ended:
-        place = f"{asset}[{partition}]" if partition else asset
-        raise dg.Failure(f"{place} has no finished run: materialize it first", allow_retries=False)
-    return ended[partition]
-
-
-def _only(runner: BatchRunner, asset: str, found: dict[str, RunInfo]) -> Run:
-    if len(found) != 1:
-        raise dg.Failure(
-            f"This input covers {len(found)} partitions of {asset}: annotate it dict[str, …] to get one entry for each",
-            allow_retries=False,
-        )
-    return runner.get_run(next(iter(found.values())).run_id)

@@ -9,10 +9,11 @@ import dagster as dg
 import pandas as pd
 import pyarrow as pa
 import pytest
+from pydantic import BaseModel
 
-from batchor_dagster import BatchorChecks, batchor_assets
-from batchor_engine import BatchJob, Run
-from example_project.models import Product, TicketTriage
+from batchor_dagster import BatchorChecks, BatchorResults, batchor_assets
+from batchor_engine import BatchJob
+from example_project.models import Product, Sentiment, TicketTriage
 from tests.on_dagster.shop import (
     DAY,
     FOUR_ROWS,
@@ -62,8 +63,31 @@ def test_a_table_holds_typed_columns(shop: Shop) -> None:
     assert pa.types.is_struct(table.schema.field("sentiment").type)
 
 
-def test_a_run_is_a_lazy_handle(shop: Shop) -> None:
-    assert read_as(shop, Run, lambda run: [result.item_id for result in run.iter_results()]) == ["a", "b", "c", "d"]
+def test_a_handle_reads_when_asked(shop: Shop) -> None:
+    def look(results: BatchorResults) -> tuple[Any, ...]:
+        ids = [result.item_id for result in results.iter_results()]
+        failed = [result.item_id for result in results.iter_failures()]
+        return len(results), ids, failed, [type(one) for one in results], results.to_arrow().num_rows
+
+    assert read_as(shop, BatchorResults, look) == (4, ["a", "b", "c", "d"], ["c"], [TicketTriage] * 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "words"),
+    [
+        (list[Sentiment], "triage holds TicketTriage, not Sentiment: annotate it list[TicketTriage]"),
+        (list[str], "triage holds TicketTriage, not str: annotate it list[TicketTriage]"),
+        (dict[str, list], "triage has no partitions: annotate it with what the dict would hold"),
+        (dict[int, list], "use list[Model], pandas.DataFrame"),
+    ],
+)
+def test_an_annotation_that_does_not_fit_is_named(shop: Shop, annotation: Any, words: str) -> None:
+    assert words in read_as(shop, annotation, list)
+
+
+@pytest.mark.parametrize("annotation", [list[BaseModel], Any])
+def test_a_wider_annotation_fits(shop: Shop, annotation: Any) -> None:
+    assert len(read_as(shop, annotation, list)) == 3
 
 
 def test_an_unknown_form_is_refused_with_the_known_ones(shop: Shop) -> None:
@@ -118,7 +142,35 @@ def test_a_partition_without_results_is_named(shop: Shop) -> None:
     def reader(triage: dict[str, list]) -> None: ...
 
     result = shop.materialize(partitioned(shop, reader), "reader")
-    assert failure_of(result) == "triage[2026-03-04] has no finished run: materialize it first"
+    assert failure_of(result) == (
+        "triage[2026-03-04] was never submitted: materialize triage_batch for it; 2 more partitions have no results "
+        "either. To read those that are there: dg.AssetIn(metadata={'allow_missing_partitions': True})"
+    )
+
+
+def test_a_partition_at_the_provider_says_who_will_bring_it(shop: Shop) -> None:
+    @dg.asset(partitions_def=days)
+    def reader(triage: list) -> None: ...
+
+    defs = shop.definitions([tickets_asset(FOUR_ROWS, days), triage_assets(partitions_def=days), reader])
+    shop.materialize(defs, "tickets", "triage_batch", partition_key=DAY)
+    result = shop.materialize(defs, "reader", partition_key=DAY)
+    assert failure_of(result) == (
+        f"triage[{DAY}] is not finished, 0 of 4 rows have an end: the sensor materializes it when the provider is done"
+    )
+
+
+def test_a_partition_without_any_answer_says_why(shop: Shop) -> None:
+    @dg.asset
+    def reader(triage: list) -> None: ...
+
+    defs = shop.definitions([tickets_asset([{"id": "a", "body": ""}]), triage_assets(), reader])
+    shop.materialize(defs, "tickets", "triage_batch")
+    shop.sandbox.finish()
+    shop.materialize(defs, "triage")
+    assert failure_of(shop.materialize(defs, "reader")) == (
+        "triage has no answer (refusal × 1): retry its failed rows, or materialize triage_batch again"
+    )
 
 
 def test_several_partitions_need_a_dict(shop: Shop) -> None:
@@ -126,7 +178,7 @@ def test_several_partitions_need_a_dict(shop: Shop) -> None:
     def reader(triage: list) -> None: ...
 
     result = shop.materialize(partitioned(shop, reader), "reader")
-    assert "covers 2 partitions of triage: annotate it dict[str, …]" in failure_of(result)
+    assert "covers 5 partitions of triage: annotate it dict[str, …]" in failure_of(result)
 
 
 def test_the_io_manager_stores_nothing(shop: Shop) -> None:
