@@ -37,6 +37,8 @@ def build_batchor_jobs(*, assets: AnyAssets, resource_key: str = RESOURCE) -> li
 
 def _job(order: Order, keys: Mapping[str, dg.AssetKey], resource_key: str) -> dg.JobDefinition:
     name = f"{resource_key}_{order.name}"
+    # Ops of a code location share their names.
+    op_name = order.name if resource_key == RESOURCE else name
 
     def act(context: dg.OpExecutionContext, config: RunChoice) -> dg.Output[None]:
         batchor: BatchorResource = getattr(context.resources, resource_key)
@@ -46,7 +48,7 @@ def _job(order: Order, keys: Mapping[str, dg.AssetKey], resource_key: str) -> dg
     # Dagster reads the config's type from the signature.
     act.__annotations__["config"] = order.config
     body = dg.op(
-        name=order.name,
+        name=op_name,
         description=order.help,
         required_resource_keys={resource_key},
         out=dg.Out(dg.Nothing),
@@ -58,7 +60,7 @@ def _job(order: Order, keys: Mapping[str, dg.AssetKey], resource_key: str) -> dg
         description=order.help,
         executor_def=dg.in_process_executor,
         # What the launchpad opens with.
-        config={"ops": {order.name: {"config": order.config().model_dump()}}},
+        config={"ops": {op_name: {"config": order.config().model_dump()}}},
     )
     def job() -> None:
         body()

@@ -33,6 +33,7 @@ from batchor_dagster.component.rows import check_files, submit_function
 from batchor_dagster.component.scaffolder import BatchorScaffolder
 from batchor_dagster.inline_models import OutputFields, inline_model
 from batchor_dagster.io_manager import build_batchor_io_manager
+from batchor_dagster.jobs import build_batchor_jobs
 from batchor_dagster.resources import RESOURCE, BatchorResource
 from batchor_dagster.sensors import build_batchor_polling_sensor
 from batchor_dagster.translator import BatchorAssetData, DagsterBatchorTranslator
@@ -147,6 +148,7 @@ class BatchorComponent(dg.Component, dg.Model, dg.Resolvable):
             description="The sensor that waits for the provider; false for none",
         ),
     ] = PollingSensor()
+    control_jobs: Annotated[bool, told("Jobs that pause, resume, cancel, retry and collect runs from the UI")] = True
     connection: Annotated[
         Connection | None, told("Store and account; without it the project has a BatchorResource under resource_key")
     ] = None
@@ -194,12 +196,16 @@ class BatchorComponent(dg.Component, dg.Model, dg.Resolvable):
         return self.translation(spec, data) if self.translation else spec
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """Both assets, the sensor of this store, the IO manager, and the resource where `connection` describes one."""
+        """Both assets, and what their store needs: sensor, control jobs, IO manager, resource."""
         home = context.path if context.path.is_dir() else context.path.parent
         check_files(self.input, self.template(), home)
         assets = self.build_assets(home)
-        sensors = self.build_sensors(context)
-        return dg.Definitions(assets=assets, sensors=sensors, resources=self.build_resources(context.project_root))
+        return dg.Definitions(
+            assets=assets,
+            sensors=self.build_sensors(context),
+            jobs=self.build_jobs(context),
+            resources=self.build_resources(context.project_root),
+        )
 
     # --- its parts
 
@@ -254,6 +260,14 @@ class BatchorComponent(dg.Component, dg.Model, dg.Resolvable):
                 resource_key=self.resource_key,
             )
         ]
+
+    def build_jobs(self, context: dg.ComponentLoadContext) -> list[dg.JobDefinition]:
+        """The control jobs of this component's store, with the first component that wants them."""
+        peers = [one for one in peers_of(context, self) if one.control_jobs]
+        if not peers or peers[0] is not self:
+            return []
+        assets = [one.build_assets(context.project_root) for one in peers]
+        return build_batchor_jobs(assets=assets, resource_key=self.resource_key)
 
     def build_resources(self, project: Path) -> dict[str, Any]:
         """The IO manager, and the resource that `connection` describes."""

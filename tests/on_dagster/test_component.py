@@ -52,6 +52,10 @@ def sensors(defs: dg.Definitions) -> list[str]:
     return [sensor.name for sensor in defs.get_repository_def().sensor_defs]
 
 
+def jobs(defs: dg.Definitions) -> set[str]:
+    return {name for name in defs.get_repository_def().job_names if not name.startswith("__")}
+
+
 def run(defs: dg.Definitions, *names: str, instance: dg.DagsterInstance, **options: Any) -> dg.ExecuteInProcessResult:
     job = defs.resolve_implicit_global_asset_job_def()
     selection = [dg.AssetKey.from_user_string(name) for name in names]
@@ -148,6 +152,13 @@ def test_components_of_one_store_share_resource_and_sensor(project: Project) -> 
     assert sensor.minimum_interval_seconds == 10
     selected = sensor.asset_selection.resolve(defs.resolve_asset_graph())
     assert {key.to_user_string() for key in selected} == {"first", "second"}
+    assert jobs(defs) >= {"batchor_pause", "batchor_cancel", "batchor_retry_failed"}
+
+
+def test_sensor_and_control_jobs_can_be_left_out(project: Project) -> None:
+    project.add("triage", attributes(polling_sensor=False, control_jobs=False))
+    defs = project.load()
+    assert (sensors(defs), jobs(defs)) == ([], set())
 
 
 def test_another_store_goes_by_another_resource_key(project: Project) -> None:
