@@ -193,6 +193,8 @@ class OpenAIProviderConfig(ProviderConfig):
     )
 
     def __post_init__(self) -> None:
+        _expect(vars(self), "request_timeout_sec", (int, float))
+        _expect(vars(self), "poll_interval_sec", (int, float))
         _require(bool(self.model), "OpenAIProviderConfig.model must not be empty")
         _require(self.request_timeout_sec > 0, f"request_timeout_sec must be above 0, not {self.request_timeout_sec}")
         _require(self.poll_interval_sec > 0, f"poll_interval_sec must be above 0, not {self.poll_interval_sec}")
@@ -295,7 +297,7 @@ def check_base_url(url: str | None) -> None:
 def check_web_address(url: str) -> None:
     """Refuse a URL that is not http(s) or names no host; the message leaves out what may be a password."""
     parts = urlsplit(url)
-    shown = f"{parts.scheme}://{parts.hostname or ''}"
+    shown = f"{parts.scheme}://{parts.hostname or ''}" if "@" in url else url
     _require(parts.scheme in {"http", "https"} and bool(parts.hostname), f"base_url must be http(s), not {shown!r}")
 
 

@@ -198,7 +198,8 @@ class DuplicateItemError(BatchorError, ValueError):
 
     def __init__(self, run_id: str, item_id: str) -> None:
         super().__init__(
-            f"Run {run_id!r} would hold item id {item_id!r} twice: item ids must be unique in a run.",
+            f"Run {run_id!r} would hold item id {item_id!r} twice: ids must be unique in a run. Make them so, or take "
+            "another column as id.",
             run_id=run_id,
             item_id=item_id,
         )

@@ -52,8 +52,29 @@ class PromptParts:
     messages: list[JSONObject] | None = None
     request_options: JSONObject = field(default_factory=_no_metadata)
 
+    def __post_init__(self) -> None:
+        for name, kind in _PROMPT_KINDS.items():
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(f"PromptParts.{name} must not be of type {type(getattr(self, name)).__name__}")
+
+
+_PROMPT_KINDS: dict[str, type | tuple[type, ...]] = {
+    "prompt": str,
+    "system_prompt": (str, type(None)),
+    "messages": (list, type(None)),
+    "request_options": dict,
+}
 
 PromptBuilder: TypeAlias = Callable[[BatchItem[Any]], PromptParts | str]
+
+
+def _require_number(policy: object, name: str, kind: Any) -> None:
+    """TypeError for a value that would only fail, or be ignored, when it is used."""
+    value: object = getattr(policy, name)
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise TypeError(
+            f"{type(policy).__name__}.{name} must be a {'whole ' if kind is int else ''}number, not {value!r}"
+        )
 
 
 @dataclass(frozen=True)
@@ -66,6 +87,7 @@ class ChunkPolicy:
 
     def __post_init__(self) -> None:
         for name in ("max_requests", "max_file_bytes", "chars_per_token"):
+            _require_number(self, name, int)
             if getattr(self, name) <= 0:
                 raise ValueError(f"ChunkPolicy.{name} must be greater than 0, not {getattr(self, name)}")
 
@@ -79,9 +101,11 @@ class RetryPolicy:
     max_backoff_sec: float = 300.0
 
     def __post_init__(self) -> None:
+        _require_number(self, "max_attempts", int)
         if self.max_attempts <= 0:
             raise ValueError(f"RetryPolicy.max_attempts must be greater than 0, not {self.max_attempts}")
         for name in ("base_backoff_sec", "max_backoff_sec"):
+            _require_number(self, name, int | float)
             if getattr(self, name) < 0:
                 raise ValueError(f"RetryPolicy.{name} must not be negative, but is {getattr(self, name)}")
 

@@ -22,6 +22,8 @@ _DIRECTORY_MODE = 0o700
 _TRIES = 20
 # Some file systems have nothing to sync in a folder.
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EROFS)
+# A disk, a quota or a limit on file size.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.unfinished")
 
 
@@ -41,9 +43,14 @@ def whole_file(path: Path, *, root: Path) -> Generator[Path]:
         yield unfinished
         _settle(unfinished)
         unfinished.replace(path)
-    except BaseException:
+    except BaseException as error:
         unfinished.unlink(missing_ok=True)
         remove_empty_folders(path.parent, root)
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise StoreError(
+                f"There is no room for {path} ({os.strerror(error.errno)}): free some, or raise the quota. Nothing of "
+                "it was left behind."
+            ) from error
         raise
     sync_directory(path.parent)
 
@@ -67,7 +74,7 @@ def _open_unfinished(folder: Path) -> Path:
 def _unwritable(folder: Path, error: OSError) -> StoreError:
     return StoreError(
         f"Cannot write below {folder}: {error.strerror or error}. Make that folder writable for this user, or choose "
-        "another artifact root."
+        "another one."
     )
 
 

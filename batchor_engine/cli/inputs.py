@@ -40,9 +40,21 @@ def open_inputs(
 ) -> CheckpointedItemSource[Any]:
     """The files as one source; CommandError where one lacks a column."""
     for path in paths:
+        _require_file(path)
         if path.suffix.lower() not in ITEM_FILE_SUFFIXES:
             raise typer.BadParameter(f"{path} is none of {', '.join(ITEM_FILE_SUFFIXES)}", param_hint="'--input'")
     try:
         return open_item_files(paths, id_column=id_field, template=template, encoding=encoding)
     except ValueError as error:
-        raise CommandError(str(error).replace("encoding=...", "--encoding")) from None
+        raise CommandError(str(error)) from None
+
+
+def _require_file(path: Path) -> None:
+    """A file by its name, which can be read again from the top whenever a run goes on."""
+    if str(path) == "-" or str(path).startswith(("/dev/", "/proc/")):
+        raise typer.BadParameter(
+            f"{path} cannot be read a second time, as a run that goes on must: save it to a file first",
+            param_hint="'--input'",
+        )
+    if path.is_dir():
+        raise CommandError(f"{path} is a folder: name its files, each by an --input of its own.")

@@ -6,18 +6,16 @@ time.
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from pydantic_core import to_json
 
+from batchor_engine.artifacts.atomic import whole_file
 from batchor_engine.cli.options import ArtifactsUrl, DbPath, RunId, StoreUrl, pairs
-from batchor_engine.cli.place import Place
+from batchor_engine.cli.place import CommandError, Place
 from batchor_engine.cli.streams import emit, emit_summary
 from batchor_engine.core.summary import summary_payload
 from batchor_engine.errors import RunNotFinishedError
@@ -90,19 +88,12 @@ def _result_lines(runner: BatchRunner, run_id: str) -> Iterator[JSONObject]:
 
 
 def _write_whole(target: Path, lines: Iterator[JSONObject]) -> int:
-    """Fill a file beside the target and rename it; whatever happens, the target is the old or the new one."""
+    """Write lines to a file; whatever happens, the target is the old or the new one. How many."""
+    if target.is_dir():
+        raise CommandError(f"{target} is a folder: name a file for the results.")
     count = 0
-    aside = target.with_name(f".{secrets.token_hex(8)}.unfinished")
-    try:
-        # Answers are their owner's alone, here as in the store.
-        with open(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as stream:
-            for count, line in enumerate(lines, 1):  # noqa: B007 - the last number is the count
-                stream.write(to_json(line) + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        aside.replace(target)
-    except BaseException:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
-        raise
+    # Answers are their owner's alone, here as in the store.
+    with whole_file(target, root=target.parent) as aside, aside.open("wb") as stream:
+        for count, line in enumerate(lines, 1):  # noqa: B007 - the last number is the count
+            stream.write(to_json(line) + b"\n")
     return count

@@ -34,6 +34,7 @@ from batchor_engine.errors import (
 )
 from batchor_engine.job import BatchJob
 from batchor_engine.models import ArtifactPolicy, ChunkPolicy, RetryPolicy, RunSummary
+from batchor_engine.runtime.advance import read_run
 from batchor_engine.runtime.runner import BatchRunner
 from batchor_engine.states import RUN_TERMINAL
 
@@ -166,6 +167,7 @@ def _start(
     watch, run_id = Watch(), again.run_id
     with place.runner(observer=watch) as runner:
         require_key(config)
+        _tell_of_old_rows(runner, run_id)
         with _explained(runner, place, again), watch.over(runner, run_id):
             run = runner.start(job, run_id=run_id, labels=labels)
         summary = run.summary()
@@ -174,6 +176,16 @@ def _start(
     elif summary.status not in RUN_TERMINAL:
         note(f"{place.line('wait', run_id)} waits for the answers.")
     return summary
+
+
+def _tell_of_old_rows(runner: BatchRunner, run_id: str) -> None:
+    """A run whose rows are all stored does not look at files or templates again, which somebody may expect."""
+    try:
+        run = read_run(runner.host, run_id)
+    except UnknownRunError:
+        return
+    if run.ingest.finished:
+        note(f"{run_id}: its {run.total_items} stored rows go on; other rows or prompts need another --run-id.")
 
 
 @contextmanager

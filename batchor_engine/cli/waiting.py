@@ -13,8 +13,9 @@ import typer
 
 from batchor_engine.cli.options import ArtifactsUrl, DbPath, RunId, StoreUrl
 from batchor_engine.cli.place import CommandError, Place, make_importable, require_key_of
-from batchor_engine.cli.streams import InterruptedRun, emit_summary
+from batchor_engine.cli.streams import InterruptedRun, emit_summary, note, one_line
 from batchor_engine.cli.watch import Watch
+from batchor_engine.errors import ProviderError, StoreError
 from batchor_engine.states import RunControlState
 
 
@@ -45,6 +46,7 @@ def wait(
                     f"{place.line('wait', run_id)}."
                 ) from None
         emit_summary(run.summary())
+    note(f"{place.line('results', run_id)} prints the answers.")
 
 
 @contextmanager
@@ -54,3 +56,8 @@ def resumable(place: Place, run_id: str) -> Generator[None]:
         yield
     except KeyboardInterrupt:
         raise InterruptedRun(f"the run is kept and goes on with {place.line('wait', run_id)}.") from None
+    except (StoreError, ProviderError, OSError) as error:
+        said = one_line(str(error)).rstrip(".")
+        raise CommandError(
+            f"{said}. The run is kept and goes on with {place.line('wait', run_id)} once the cause is gone."
+        ) from error

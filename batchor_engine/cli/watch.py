@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from batchor_engine.cli.streams import note
@@ -35,13 +36,15 @@ class Watch:
         self._next = 0.0
         self._last = ""
         self._trouble: JSONValue = None
+        self._failures: tuple[int, dict[str, int]] = 0, {}
 
     def __call__(self, event: RunEvent) -> None:
         if self._shown is None or event.run_id != self._shown[1]:
             return
         if event.event_type in _TROUBLES and event.data.get("error_class") != self._trouble:
             self._trouble = event.data.get("error_class")
-            note(f"{event.run_id}: {_TROUBLES[event.event_type]} failed ({self._trouble}) and is tried again")
+            said = event.data.get("message") or self._trouble
+            note(f"{event.run_id}: {_TROUBLES[event.event_type]} failed and is tried again: {said}")
         if time.monotonic() >= self._next:
             self._show()
 
@@ -70,7 +73,9 @@ class Watch:
         summary = run.summary()
         if not summary.total_items:
             return
-        text = sentence(summary, _answered_there(run))
+        if summary.failed_items != self._failures[0]:
+            self._failures = summary.failed_items, run.failure_counts()
+        text = sentence(summary, _answered_there(run), self._failures[1])
         if self._bar is not None:
             progress, task = self._bar
             done = summary.completed_items + summary.failed_items
@@ -104,11 +109,12 @@ def _answered_there(run: Run) -> int:
     return sum(batch.remote_completed + batch.remote_failed for batch in run.batches() if batch.state == "submitted")
 
 
-def sentence(summary: RunSummary, there: int = 0) -> str:
+def sentence(summary: RunSummary, there: int = 0, failures: Mapping[str, int] = MappingProxyType({})) -> str:
     """One line about a run; `there` counts answers that the provider has and we have not collected."""
     parts = [f"{summary.completed_items} of {summary.total_items} rows done"]
     if summary.failed_items:
-        parts.append(f"{summary.failed_items} failed")
+        why = ", ".join(f"{count} {name}" for name, count in sorted(failures.items()))
+        parts.append(f"{summary.failed_items} failed" + (f" ({why})" if why else ""))
     if summary.active_batches:
         noun = "batch" if summary.active_batches == 1 else "batches"
         parts.append(f"{summary.active_batches} {noun} at the provider" + (f" ({there} answered)" if there else ""))

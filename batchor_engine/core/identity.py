@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import cast
 
 from batchor_engine.models import JSONObject, JSONValue
 
@@ -29,6 +30,8 @@ def new_run_id(now: datetime, token: str) -> str:
 
 def check_run_id(run_id: str) -> str:
     """The id itself, or a ValueError where it is empty or too long to name files after."""
+    if not isinstance(cast(object, run_id), str):
+        raise TypeError(f"run_id must be a text, not {type(run_id).__name__} ({run_id!r})")
     if not run_id:
         raise ValueError("run_id must not be empty: leave it out, and a run id is made for you")
     if len(run_id) > MAX_RUN_ID_CHARS:
@@ -80,7 +83,18 @@ def input_file_name(intent_id: str) -> str:
 
 def config_differences(stored: JSONObject, given: JSONObject) -> list[str]:
     """Dotted names of what differs between the compared parts of two run configs, stored against given."""
-    return sorted(_differences("", stored.get("compared"), given.get("compared")))
+    return sorted(_differences("", _readable(stored.get("compared")), _readable(given.get("compared"))))
+
+
+def _readable(compared: JSONValue) -> JSONValue:
+    """The compared parts with the model as module:Class and its schema as a short hash."""
+    if not isinstance(compared, dict):
+        return compared
+    model, schema = compared.get("model"), compared.get("schema")
+    named = f"{model['module']}:{model['qualname']}" if isinstance(model, dict) else None
+    if isinstance(schema, dict):
+        schema = {"name": schema["name"], "fields of the model, by hash": str(schema["hash"])[:12]}
+    return {**compared, "model": named, "schema": schema}
 
 
 def _differences(path: str, one: JSONValue, other: JSONValue) -> list[str]:

@@ -76,6 +76,8 @@ def as_text(cell: object) -> str:
         return cell
     if cell is None:
         return ""
+    if isinstance(cell, bytes):
+        raise TypeError("the cell holds bytes, and a prompt is text")
     return json.dumps(cell, ensure_ascii=False, default=str) if isinstance(cell, dict | list | bool) else str(cell)
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 
 from batchor_engine.errors import StructuredOutputSchemaError
-from batchor_engine.models import JSONObject
+from batchor_engine.models import JSONObject, JSONValue
 
 # Keywords of the strict subset as the provider's guide lists them; `title`, `description`, `$defs` and `const` are what
 # its own client sends. Anything else is a 400 hours later ("'examples' is not permitted").
@@ -44,6 +44,9 @@ _TYPE_OF: dict[type, str] = {
     bool: "boolean",
     type(None): "null",
 }
+# Said to people and to the model; an answer is held against none of it.
+_PROSE = frozenset({"title", "description"})
+_NAMED = frozenset({"properties", "$defs", "definitions"})
 _LOOK_AROUND = re.compile(r"\(\?<?[=!]")
 _LEGAL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAX_NAME = 64
@@ -79,6 +82,25 @@ def schema_hash(schema: Mapping[str, Any]) -> str:
     # `required` lists the properties in order, so field order is covered although keys are sorted.
     text = json.dumps(schema, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def same_answers(one: JSONValue, other: JSONValue) -> bool:
+    """Whether two schemas take the same answers; what only explains them to people and models does not count."""
+    return _bare(one) == _bare(other)
+
+
+def _bare(node: JSONValue) -> JSONValue:
+    if isinstance(node, list):
+        return [_bare(part) for part in node]
+    if not isinstance(node, dict):
+        return node
+    kept = {key: value for key, value in node.items() if key not in _PROSE}
+    return {key: _bare_values(value) if key in _NAMED else _bare(value) for key, value in kept.items()}
+
+
+def _bare_values(named: JSONValue) -> JSONValue:
+    """The keys of properties and definitions are names of fields, whatever they are called."""
+    return {name: _bare(node) for name, node in named.items()} if isinstance(named, dict) else named
 
 
 def _checked_name(name: str) -> str:

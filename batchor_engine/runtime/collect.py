@@ -97,7 +97,7 @@ def _collect(host: Host, run: RunRecord, batch: BatchRecord, lease: Lease) -> bo
     current = host.store.batches(run_pk=run.pk, states={BatchState.ENDED})
     if batch.pk not in {one.pk for one in current}:
         return False
-    work = Collection(host, run, batch, lease, host.provider_of(run), policies_of(run), host.model_of(run))
+    work = Collection(host, run, batch, lease, host.provider_of(run), policies_of(run), host.model_to_collect(run))
     try:
         collect(work)
     except ProviderError as error:
@@ -121,6 +121,7 @@ def _come_back_later(work: Collection, error: ProviderError) -> None:
         "batch_poll_retry",
         provider_batch_id=work.batch.provider_batch_id,
         error_class="control_plane_transient",
+        message=error.message,
     )
 
 

@@ -20,7 +20,8 @@ from pydantic import BaseModel
 from batchor_engine.config import OpenAIConnection, ProviderConfig, ProviderKind
 from batchor_engine.core.records import RunRecord
 from batchor_engine.core.remote_files import RemoteCleanup
-from batchor_engine.errors import ModelResolutionError
+from batchor_engine.core.strict_schema import model_output_schema, same_answers
+from batchor_engine.errors import ModelResolutionError, RunMismatchError, StructuredOutputSchemaError
 from batchor_engine.events import Observer, RunEvent
 from batchor_engine.job import BatchJob
 from batchor_engine.models import (
@@ -122,6 +123,13 @@ class Host:
         """The run's model: its job's, else imported again from where it was defined."""
         return self._models.get(run.run_id) or resolve_model(policies_of(run).model_home)
 
+    def model_to_collect(self, run: RunRecord) -> Form:
+        """model_of(), or RunMismatchError where that class would refuse answers that were paid for another one."""
+        model, asked = self.model_of(run), policies_of(run).schema
+        if model is not None and issubclass(model, BaseModel) and asked and run.run_id not in self._models:
+            _check_same_answers(run.run_id, model, asked)
+        return model
+
     def forget(self, run_id: str) -> None:
         """Drop the source and the provider of a finished run."""
         with self._lock:
@@ -200,6 +208,19 @@ def policies_of(run: RunRecord) -> RunPolicies:
         schema=StructuredOutputSchema(schema["name"], cast("JSONObject", run.config["schema"])) if schema else None,
         model_home=(model["module"], model["qualname"]) if model else None,
     )
+
+
+def _check_same_answers(run_id: str, model: type[BaseModel], asked: StructuredOutputSchema) -> None:
+    try:
+        _, schema = model_output_schema(model)
+    except StructuredOutputSchemaError:
+        schema = {}
+    if not same_answers(schema, asked.schema):
+        raise RunMismatchError(
+            f"Run {run_id!r} asked for answers of {model.__module__}:{model.__qualname__}, whose fields have changed "
+            "since: paid answers would not fit. Bring the class back as it was when the run was started, and go on; "
+            "nothing was changed."
+        )
 
 
 def resolve_model(home: tuple[str, str] | None) -> Form:

@@ -127,4 +127,5 @@ class _Look:
                 "batch_poll_retry",
                 provider_batch_id=batch.provider_batch_id,
                 error_class="control_plane_transient",
+                message=why,
             )

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from batchor_engine.artifacts.urls import artifact_place, open_artifacts
-from batchor_engine.config import OpenAIConnection, ProviderConfig
+from batchor_engine.config import OpenAIConnection
 from batchor_engine.core.identity import check_batch_metadata, check_run_id, config_differences, new_run_id
 from batchor_engine.core.records import NewRun, RunRecord
 from batchor_engine.core.remote_files import RemoteCleanup
@@ -22,7 +22,7 @@ from batchor_engine.core.strict_schema import model_output_schema, schema_hash
 from batchor_engine.core.summary import summarize
 from batchor_engine.errors import RunMismatchError
 from batchor_engine.events import Observer
-from batchor_engine.job import BatchJob, form_of
+from batchor_engine.job import BatchJob, check_job, form_of
 from batchor_engine.models import (
     ArtifactExportResult,
     ArtifactPruneResult,
@@ -110,6 +110,7 @@ class BatchRunner:
 
         Stores nothing, calls nobody, needs no key. ValueError for a generator, which planning would use up.
         """
+        check_job(job)
         return estimate(self.host, job, sample=sample)
 
     # --- starting
@@ -180,10 +181,9 @@ class BatchRunner:
 
     def _stored_config(self, job: BatchJob[Any, Any]) -> JSONObject:
         """What is stored of a job; `compared` is what a resume must share with it. Holds no secret."""
+        check_job(job)
         check_batch_metadata(job.batch_metadata)
         config = job.provider_config
-        if not isinstance(cast(object, config), ProviderConfig):
-            raise TypeError(f"provider_config must be a ProviderConfig, not {type(config).__name__}")
         form, named = form_of(job), None
         if job.structured_output is not None:
             named = model_output_schema(job.structured_output, schema_name=job.schema_name)

@@ -257,7 +257,7 @@ def put_back(work: Submission, batch: BatchRecord, error: ProviderError) -> None
     waits = next_backoff(work, error)
     if not work.store.release_batch(batch, work.lease, BatchState.REJECTED, backoff=waits):
         return
-    work.host.emit(work.run, "batch_submit_retry", error_class=str(waits.error_class))
+    work.host.emit(work.run, "batch_submit_retry", error_class=str(waits.error_class), message=error.message)
     if batch.input_file_id:
         work.provider.delete_input_file(batch.input_file_id)
     match error.kind:
@@ -303,7 +303,7 @@ def hold_back(work: Submission, error: ProviderError) -> None:
     """Nothing moves; the run waits before it tries again."""
     waits = next_backoff(work, error)
     work.store.set_backoff(work.run.pk, work.lease, waits)
-    work.host.emit(work.run, "batch_submit_retry", error_class=str(waits.error_class))
+    work.host.emit(work.run, "batch_submit_retry", error_class=str(waits.error_class), message=error.message)
     _pause_at_cap(work, waits)
 
 

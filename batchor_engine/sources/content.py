@@ -12,6 +12,13 @@ from pathlib import Path
 from typing import TextIO
 
 _BLOCK_BYTES = 1024 * 1024
+# The mark of UTF-32 begins with the one of UTF-16, so it comes first.
+_OTHER_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 class FileContent:
@@ -63,6 +70,23 @@ def text_encoding(name: str) -> str:
         return codecs.lookup(name).name
     except LookupError as error:
         raise ValueError(f"Python knows no text encoding {name!r}.") from error
+
+
+def check_is_utf8(path: Path) -> None:
+    """ValueError naming the encoding of a file that begins as UTF-16 or UTF-32 does; spreadsheets save such files."""
+    with path.open("rb") as stream:
+        head = stream.read(4)
+    if found := next((name for mark, name in _OTHER_MARKS.items() if head.startswith(mark)), None):
+        raise ValueError(f"{path} is {found}, not utf-8: {name_encoding(found)}")
+    # Without a mark: every other byte of plain text is zero, and no text in UTF-8 begins so.
+    if len(head) > 1 and head[:2].count(0) == 1:
+        found = "utf-16-be" if head[0] == 0 else "utf-16-le"
+        raise ValueError(f"{path} looks like {found}, not utf-8: {name_encoding(found)}")
+
+
+def name_encoding(found: str = "...") -> str:
+    """The way out of a wrong encoding, for a caller and for a shell."""
+    return f"name its encoding (encoding={found!r}, --encoding {found}) or save it as UTF-8."
 
 
 def skip_byte_order_mark(stream: TextIO) -> None:

@@ -16,7 +16,13 @@ from typing import Any, TextIO
 from batchor_engine.errors import SourceRowError
 from batchor_engine.models import JSONValue
 from batchor_engine.ports.sources import IndexedBatchItem, ResumableItemSource, SourceIdentity
-from batchor_engine.sources.content import FileContent, skip_byte_order_mark, text_encoding
+from batchor_engine.sources.content import (
+    FileContent,
+    check_is_utf8,
+    name_encoding,
+    skip_byte_order_mark,
+    text_encoding,
+)
 from batchor_engine.sources.parquet import ParquetItemSource
 from batchor_engine.sources.rows import RowMapper, RowToId, RowToMetadata, RowToPayload
 
@@ -61,6 +67,8 @@ class _TextFileSource(ResumableItemSource[Any]):
         if item_index < 0:
             raise ValueError(f"A position in {self.path} is 0 or more, not {item_index}.")
         state = self._content.state()
+        if self._codec == "utf-8":
+            check_is_utf8(self.path)
         index = 0
         with self.path.open(encoding=self._codec, newline=self.newline) as stream:
             try:
@@ -75,8 +83,7 @@ class _TextFileSource(ResumableItemSource[Any]):
 
     def _wrong_encoding(self, rows: int, error: UnicodeDecodeError) -> SourceRowError:
         return SourceRowError(
-            f"{self.path} is not {self.encoding} somewhere after row {rows} ({error.reason}): name its encoding by "
-            "encoding=..."
+            f"{self.path} is not {self.encoding} somewhere after row {rows} ({error.reason}): {name_encoding()}"
         )
 
     @abstractmethod

@@ -13,6 +13,7 @@ from typing import Any, cast
 from batchor_engine.core.prompt_template import PromptTemplate, as_id, as_row
 from batchor_engine.ports.sources import CheckpointedItemSource
 from batchor_engine.sources.composite import CompositeItemSource
+from batchor_engine.sources.content import check_is_utf8, name_encoding
 from batchor_engine.sources.files import CsvItemSource, JsonlItemSource, ParquetItemSource
 from batchor_engine.sources.rows import name_list
 
@@ -73,11 +74,15 @@ def _require(path: Path, wanted: Sequence[str], columns: Sequence[str] | None) -
 def _csv_columns(path: Path, encoding: str) -> list[str] | None:
     # utf-8-sig is utf-8 that forgives a byte-order mark, as the source does.
     codec = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
+    if codec == "utf-8-sig":
+        check_is_utf8(path)
     try:
         with path.open(encoding=codec, newline="") as stream:
             return next((fields for fields in csv.reader(stream) if fields), None)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not {encoding} ({error.reason}): name its encoding by encoding=...") from None
+    except UnicodeError as error:
+        raise ValueError(f"{path} is not {encoding} ({error}): {name_encoding()}") from None
+    except csv.Error as error:
+        raise ValueError(f"{path} is not CSV: its header cannot be read ({error}).") from None
 
 
 def _jsonl_columns(path: Path, encoding: str) -> list[str] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from batchor_engine.ports.state import StateStore
 from batchor_engine.storage.engine import parse_url
@@ -55,6 +55,8 @@ def open_store(storage: str | StateStore | None, registry: StorageRegistry) -> S
         return storage
     if storage is None:
         return registry.create(StorageKind.SQLITE)
+    if not isinstance(cast(object, storage), str):
+        raise TypeError(f"storage must be a store, a kind or a URL, not {type(storage).__name__}")
     return open_url(storage) if "://" in storage else registry.create(storage)
 
 

@@ -233,7 +233,7 @@ def test_export_to_the_root_itself_changes_nothing(store: LocalArtifactStore) ->
 def test_a_root_that_cannot_be_written_says_so_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     store = LocalArtifactStore(tmp_path / "file" / "root")
-    with pytest.raises(StoreError, match="choose another artifact root") as caught:
+    with pytest.raises(StoreError, match="choose another one") as caught:
         store.write_text("a", "x")
     assert str(store.root) in str(caught.value)
     assert "\n" not in str(caught.value)
