@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from batchor_engine.config import ProviderConfig
 from batchor_engine.models import ArtifactPolicy, ChunkPolicy, Form, ModelT, PayloadT, PromptBuilder, RetryPolicy
-from batchor_engine.ports.sources import BatchItems
+from batchor_engine.ports.sources import BatchItems, ItemSource
 
 
 def _no_labels() -> dict[str, str]:
@@ -63,7 +63,7 @@ def check_job(job: object) -> None:
 
 def _check_items(items: object) -> None:
     kind = _kind(items)
-    if hasattr(items, "columns"):
+    if hasattr(items, "columns") and not isinstance(items, ItemSource):
         raise TypeError(f"BatchJob.items is a {kind}: pass DataFrameItemSource(table, item_id=...)")
     if isinstance(items, str | bytes | dict) or not isinstance(items, Iterable):
         raise TypeError(f"BatchJob.items must be BatchItem objects or a source, not {kind}")

@@ -21,6 +21,8 @@ from dotenv import load_dotenv
 from batchor_engine.config import OpenAIProviderConfig, ProviderConfig
 from batchor_engine.errors import (
     BatchorError,
+    ProviderError,
+    ProviderErrorKind,
     RunIngestionSourceRequiredError,
     RunNotFinishedError,
     RunPausedError,
@@ -96,6 +98,13 @@ class Place:
             f"Run {run_id!r} has not read all its input: repeat its `batchor start` with --run-id {run_id} to go on, "
             f"or give up the rest by {self.line('cancel', run_id)}."
         )
+
+
+def hint(error: Exception) -> str:
+    """What else to look at, for an error that only the provider's words describe."""
+    if isinstance(error, ProviderError) and error.kind is ProviderErrorKind.AUTH:
+        return " Check OPENAI_API_KEY, and that it belongs to the server, organization and project of the run."
+    return ""
 
 
 def require_key(config: ProviderConfig) -> None:

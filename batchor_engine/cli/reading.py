@@ -90,7 +90,7 @@ def _result_lines(runner: BatchRunner, run_id: str) -> Iterator[JSONObject]:
 def _write_whole(target: Path, lines: Iterator[JSONObject]) -> int:
     """Write lines to a file; whatever happens, the target is the old or the new one. How many."""
     if target.is_dir():
-        raise CommandError(f"{target} is a folder: name a file for the results.")
+        raise CommandError(f"{target}: results go into a file, and this is a folder: name a file")
     count = 0
     # Answers are their owner's alone, here as in the store.
     with whole_file(target, root=target.parent) as aside, aside.open("wb") as stream:

@@ -20,7 +20,7 @@ import typer
 from batchor_engine.cli.inputs import open_inputs, prompt_of
 from batchor_engine.cli.job import endpoint_of, model_class, options_of, usage
 from batchor_engine.cli.options import ArtifactsUrl, DbPath, StoreUrl, pairs
-from batchor_engine.cli.place import CommandError, Place, require_key
+from batchor_engine.cli.place import CommandError, Place, hint, require_key
 from batchor_engine.cli.streams import InterruptedRun, emit, emit_summary, note, one_line
 from batchor_engine.cli.watch import Watch
 from batchor_engine.config import OpenAIEnqueueLimitConfig, OpenAIProviderConfig
@@ -199,7 +199,8 @@ def _explained(runner: BatchRunner, place: Place, again: Again) -> Generator[Non
         kept = None if isinstance(error, RunMismatchError) else _kept(runner, again.run_id)
         if kept is None:
             raise
-        raise CommandError(f"{one_line(str(error)).rstrip('.')}. {kept}: {_way_on(error, place, again)}") from error
+        said = f"{one_line(str(error)).rstrip('.')}.{hint(error)}"
+        raise CommandError(f"{said} {kept}: {_way_on(error, place, again)}") from error
 
 
 def _way_on(error: Exception, place: Place, again: Again) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from batchor_engine.cli.options import ArtifactsUrl, DbPath, RunId, StoreUrl
-from batchor_engine.cli.place import CommandError, Place, make_importable, require_key_of
+from batchor_engine.cli.place import CommandError, Place, hint, make_importable, require_key_of
 from batchor_engine.cli.streams import InterruptedRun, emit_summary, note, one_line
 from batchor_engine.cli.watch import Watch
 from batchor_engine.errors import ProviderError, StoreError
@@ -57,7 +57,7 @@ def resumable(place: Place, run_id: str) -> Generator[None]:
     except KeyboardInterrupt:
         raise InterruptedRun(f"the run is kept and goes on with {place.line('wait', run_id)}.") from None
     except (StoreError, ProviderError, OSError) as error:
-        said = one_line(str(error)).rstrip(".")
+        said = f"{one_line(str(error)).rstrip('.')}.{hint(error)}"
         raise CommandError(
-            f"{said}. The run is kept and goes on with {place.line('wait', run_id)} once the cause is gone."
+            f"{said} The run is kept and goes on with {place.line('wait', run_id)} once the cause is gone."
         ) from error

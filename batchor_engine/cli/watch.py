@@ -41,6 +41,8 @@ class Watch:
     def __call__(self, event: RunEvent) -> None:
         if self._shown is None or event.run_id != self._shown[1]:
             return
+        if event.event_type == "run_busy":
+            note(f"{event.run_id}: another process is reading and submitting its rows, so this one only looks on")
         if event.event_type in _TROUBLES and event.data.get("error_class") != self._trouble:
             self._trouble = event.data.get("error_class")
             said = event.data.get("message") or self._trouble

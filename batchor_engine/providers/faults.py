@@ -44,7 +44,7 @@ def as_provider_error(
     status = _status_of(error)
     body = getattr(error, "body", None)
     codes, message = error_words(_inner(body))
-    said = redact(message or str(error) or type(error).__name__, secrets)
+    said = redact(message or _words_of(error), secrets)
     kind = _kind(status, codes, message or str(error), creates=creates, never_sent=_was_never_sent(error))
     how = f" (HTTP {status})" if status is not None else f" ({type(error).__name__})"
     return ProviderError(
@@ -54,6 +54,19 @@ def as_provider_error(
         code=_code_of(error, body),
         retry_after_sec=_retry_after(error),
     )
+
+
+def _words_of(error: Exception) -> str:
+    """An exception's words; "Connection error." does not say whereto or why, which its request and cause know."""
+    words = str(error).rstrip(".") or type(error).__name__
+    url = getattr(getattr(error, "request", None), "url", None)
+    host, port = getattr(url, "host", None), getattr(url, "port", None)
+    where = f" to {host}{f':{port}' if port else ''}" if host else ""
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    why = f" ({cause})" if cause is not error and str(cause) and str(cause) not in words else ""
+    return f"{words}{where}{why}"
 
 
 def malformed(what: str, got: object, *, creates: bool = False) -> ProviderError:

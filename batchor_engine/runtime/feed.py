@@ -48,10 +48,12 @@ def check_same_source(run_id: str, stored: IngestPosition, given: IngestPosition
         if name == "source_ref" and stored.source_kind == PLAIN_KIND:
             continue
         if old != new:
-            what = "the content of its source has changed" if name == "source_fingerprint" else f"{name} differs"
+            what = (
+                f"the content of {stored.source_ref} has changed" if name == "source_fingerprint" else f"{name} differs"
+            )
             raise RunMismatchError(
-                f"Run {run_id!r} began with another source: {what} ({old!r} stored, {new!r} given). Start a new "
-                "run_id for the new source, or bring the old one back to finish this run."
+                f"Run {run_id!r} began with another source: {what} ({old!r:.90} stored, {new!r:.90} given). Start a "
+                "new run_id for the new source, or bring the old one back to finish this run."
             )
 
 

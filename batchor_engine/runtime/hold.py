@@ -20,6 +20,8 @@ from batchor_engine.ports.state import StateStore
 
 LEASE_SEC = 60.0
 _HEARTBEAT_SEC = LEASE_SEC / 4
+# Owners of this process that are done, and whose leases could not be given back: they are as good as dead.
+_left: set[str] = set()
 
 
 @contextmanager
@@ -27,7 +29,7 @@ def held(store: StateStore, resource: str) -> Generator[Lease | None]:
     """The lease on `resource`, or None where another owner that may be alive has it."""
     me = _this_process()
     taken = store.acquire(resource, str(me), LEASE_SEC)
-    if isinstance(taken, str) and is_provably_dead(taken, me, _started_of_holder(taken)):
+    if isinstance(taken, str) and (taken in _left or is_provably_dead(taken, me, _started_of_holder(taken))):
         taken = store.acquire(resource, str(me), LEASE_SEC, dead_owner=taken)
     if isinstance(taken, str):
         yield None
@@ -36,7 +38,11 @@ def held(store: StateStore, resource: str) -> Generator[Lease | None]:
         try:
             yield taken
         finally:
-            store.release(taken)
+            _left.add(str(me))
+            # What failed in the block is the news, not that a full disk keeps the lease from being given back, too.
+            with suppress(BatchorError):
+                store.release(taken)
+                _left.discard(str(me))
 
 
 def run_lease(run_id: str) -> str:

@@ -234,8 +234,9 @@ def resolve_model(home: tuple[str, str] | None) -> Form:
         found: Any = importlib.import_module(module_name)
         for name in qualname.split("."):
             found = getattr(found, name)
-    except (ImportError, AttributeError, ValueError):
-        raise ModelResolutionError(module_name, qualname) from None
+    except Exception as error:
+        # A user's module may raise anything when it is imported.
+        raise ModelResolutionError(module_name, qualname) from error
     if not (isinstance(found, type) and issubclass(found, BaseModel)):
         raise ModelResolutionError(module_name, qualname)
     return found

@@ -160,6 +160,7 @@ class BatchRunner:
             _check_same_config(run, config)
             self._check_source(run, job)
             self.host.attach(run_id, job)
+            self.host.emit(run, "run_busy")
             return self.get_run(run_id)
         raise RunMismatchError(f"Run {run_id!r} is just being created by another worker: try again.")
 

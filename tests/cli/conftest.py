@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,13 @@ def quick_sandbox() -> Iterator[SandboxServer]:
     """Every batch ends with the first look at it."""
     with SandboxServer(clock="polls", polls=Phases(0, 0, 0, 0)) as server:
         yield server
+
+
+@pytest.fixture
+def paid(quick_sandbox: SandboxServer) -> Callable[[], int]:
+    """How many lines the batches of this test cost; those of earlier tests may still be at work on the same server."""
+    before = {batch["id"] for batch in quick_sandbox.batches()}
+    return lambda: sum(line["batch_id"] not in before for line in quick_sandbox.paid())
 
 
 @pytest.fixture

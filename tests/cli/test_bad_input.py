@@ -138,7 +138,7 @@ def test_an_edited_file_under_the_same_run_id_is_another_source_or_a_finished_ru
     shell.write("bad.jsonl", '{"slug": 1, "body": "x"}\n{"slug": 2, "body": "y"}\n')
     said = shell.start(rows="bad.jsonl")
     assert said.code == 1
-    assert "the content of its source has changed" in said.complaint
+    assert "bad.jsonl has changed" in said.complaint
 
 
 @pytest.mark.parametrize("command", ["status", "wait", "results", "pause", "resume", "cancel", "collect"])

@@ -9,7 +9,6 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,14 +20,6 @@ pytestmark = pytest.mark.slow
 COMMAND = [sys.executable, "-m", "batchor_engine.cli"]
 STORE = ("--run-id", "r", "--db-path", "runs.sqlite3")
 START = ("start", *STORE, "--id-field", "slug", "--prompt-field", "body", "--model", "gpt-5-mini")
-
-
-@pytest.fixture(autouse=True)
-def ctrl_c_reaches_children() -> Iterator[None]:
-    """A shell without job control starts background jobs deaf to Ctrl-C, and their children inherit that."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def spawn(folder: Path, *words: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
