@@ -6,6 +6,7 @@ in the question whether two configs ask for the same answers.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 from batchor_engine.models import EmbeddingItemResult, Form, JSONObject, JSONValue, Moderation
 
 _HOUR_SEC = 3600
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 
 
 class ProviderKind(StrEnum):
@@ -157,6 +159,9 @@ _ANSWER_FORMS: Mapping[OpenAIEndpoint, Form] = {
 }
 
 
+_ALSO_TEXT = ("api_key_env", "line_url", "batch_endpoint")
+
+
 def _no_options() -> JSONObject:
     return {}
 
@@ -165,8 +170,11 @@ def _no_options() -> JSONObject:
 class OpenAIProviderConfig(ProviderConfig):
     """An OpenAI model behind the Batch API, or any server that speaks it.
 
-    An empty `api_key` means the runner's connection, else the environment (OPENAI_API_KEY); the same order holds for
-    `base_url` (OPENAI_BASE_URL), `organization` and `project`. `request_options` are merged into every request body.
+    An empty `api_key` means the environment variable named by `api_key_env`, else the runner's connection, else
+    OPENAI_API_KEY; the same order holds for `base_url` (OPENAI_BASE_URL), `organization` and `project`.
+    `request_options` are merged into every request body. `header_env` holds HTTP headers by the environment variable
+    with their value. `line_url` and `batch_endpoint` replace the endpoint where a server spells it otherwise, in the
+    request lines and in the creation of a batch.
     """
 
     model: OpenAIModelName
@@ -185,12 +193,22 @@ class OpenAIProviderConfig(ProviderConfig):
     output_expires_after_sec: int | None = None
     # Extra HTTP headers may hold credentials of a gateway, so they are treated like the key: never stored, never shown.
     headers: dict[str, str] = field(default_factory=dict[str, str], repr=False)
+    api_key_env: str | None = None
+    header_env: dict[str, str] = field(default_factory=dict[str, str])
+    line_url: str | None = None
+    batch_endpoint: str | None = None
+    # The same for the request files that are uploaded.
+    input_expires_after_sec: int | None = None
 
     _SECRET = frozenset({"api_key", "headers"})
-    # Connection and cadence change nothing about the answers, so a resume does not compare them (API.md T5.13).
+    # Connection and cadence change nothing about the answers, so a resume does not compare them (API.md T5.13). The url
+    # stands in every stored line, so it is no such setting.
     _NOT_COMPARED = frozenset(
-        {"request_timeout_sec", "poll_interval_sec", "base_url", "organization", "project", "output_expires_after_sec"}
-    )
+        {
+            "request_timeout_sec", "poll_interval_sec", "base_url", "organization", "project", "api_key_env",
+            "header_env", "batch_endpoint", "output_expires_after_sec", "input_expires_after_sec",
+        }
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         _expect(vars(self), "request_timeout_sec", (int, float))
@@ -201,10 +219,17 @@ class OpenAIProviderConfig(ProviderConfig):
         object.__setattr__(self, "endpoint", OpenAIEndpoint(self.endpoint))
         thinks = self.endpoint not in _ANSWER_FORMS
         _require(thinks or self.reasoning_effort is None, f"{self.endpoint} takes no reasoning_effort")
-        kept = self.output_expires_after_sec
-        in_range = kept is None or _HOUR_SEC <= kept <= 30 * 24 * _HOUR_SEC
-        _require(in_range, f"output_expires_after_sec must be between 1 hour and 30 days in seconds, not {kept}")
+        for name in ("output_expires_after_sec", "input_expires_after_sec"):
+            kept = getattr(self, name)
+            in_range = kept is None or _HOUR_SEC <= kept <= 30 * 24 * _HOUR_SEC
+            _require(in_range, f"{name} must be between 1 hour and 30 days in seconds, not {kept}")
+        for name in ("line_url", "batch_endpoint"):
+            path = getattr(self, name)
+            _require(
+                path is None or path.startswith("/"), f"{name} is a path such as '/chat/completions', not {path!r}"
+            )
         check_base_url(self.base_url)
+        check_variable_names(self.api_key_env, self.header_env)
 
     @property
     def provider_kind(self) -> ProviderKind:
@@ -238,10 +263,11 @@ class OpenAIProviderConfig(ProviderConfig):
             _expect(known, name, str)
         _expect(known, "request_timeout_sec", int)
         _expect(known, "poll_interval_sec", (int, float))
-        _expect(known, "output_expires_after_sec", (int, type(None)))
-        for name in ("reasoning_effort", "base_url", "organization", "project"):
+        for name in ("output_expires_after_sec", "input_expires_after_sec"):
+            _expect(known, name, (int, type(None)))
+        for name in ("reasoning_effort", "base_url", "organization", "project", *_ALSO_TEXT):
             _expect(known, name, (str, type(None)))
-        for name in ("enqueue_limits", "request_options", "headers"):
+        for name in ("enqueue_limits", "request_options", "headers", "header_env"):
             _expect(known, name, dict)
         if "model" not in known:
             raise TypeError("a stored OpenAIProviderConfig needs the key 'model'")
@@ -255,6 +281,7 @@ class OpenAIConnection:
     """How to reach the provider, supplied by the host and never stored; an empty field falls back to the environment.
 
     `request_timeout_sec` replaces the config's; `quota_scope` names the account in budgets and in batch records.
+    `api_key_env` and `header_env` name environment variables, as in OpenAIProviderConfig.
     """
 
     api_key: str = field(default="", repr=False)
@@ -264,9 +291,12 @@ class OpenAIConnection:
     request_timeout_sec: int | None = None
     quota_scope: str = ""
     headers: dict[str, str] = field(default_factory=dict[str, str], repr=False)
+    api_key_env: str | None = None
+    header_env: dict[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
         check_base_url(self.base_url)
+        check_variable_names(self.api_key_env, self.header_env)
 
     def apply(self, config: ProviderConfig) -> ProviderConfig:
         """Fill what the config leaves open; what the config says itself wins."""
@@ -275,13 +305,15 @@ class OpenAIConnection:
         limits = config.enqueue_limits
         return replace(
             config,
-            api_key=config.api_key or self.api_key,
+            api_key=config.api_key or ("" if config.api_key_env else self.api_key),
+            api_key_env=config.api_key_env or self.api_key_env,
             base_url=config.base_url or self.base_url,
             organization=config.organization or self.organization,
             project=config.project or self.project,
             request_timeout_sec=self.request_timeout_sec or config.request_timeout_sec,
             enqueue_limits=replace(limits, quota_scope=limits.quota_scope or self.quota_scope),
             headers={**self.headers, **config.headers},
+            header_env={**self.header_env, **config.header_env},
         )
 
 
@@ -292,6 +324,14 @@ def check_base_url(url: str | None) -> None:
     check_web_address(url)
     parts = urlsplit(url)
     _require(not (parts.username or parts.password), "base_url must not carry credentials: put the key into api_key")
+
+
+def check_variable_names(key: str | None, headers: Mapping[str, str]) -> None:
+    """Refuse what is no name of an environment variable, since names are stored and a pasted secret must not be."""
+    for where, name in (("api_key_env", key), *((f"header_env[{header!r}]", name) for header, name in headers.items())):
+        # The message leaves the value out: it may be the secret itself.
+        fine = name is None or _VARIABLE.fullmatch(name)
+        _require(bool(fine), f"{where} must name an environment variable in capitals, such as AZURE_OPENAI_API_KEY")
 
 
 def check_web_address(url: str) -> None:

@@ -109,16 +109,18 @@ def hint(error: Exception) -> str:
 
 def require_key(config: ProviderConfig) -> None:
     """CommandError where no call could be made; better now than after a million rows."""
-    from batchor_engine.providers.openai import resolve_openai_api_key
+    from batchor_engine.providers.openai import headers_of, resolve_openai_api_key
 
     if not isinstance(config, OpenAIProviderConfig):
         return
     try:
         resolve_openai_api_key(config)
-    except ValueError:
-        raise CommandError(
-            "There is no API key: set OPENAI_API_KEY in the environment, or in a .env file in the working directory."
-        ) from None
+        headers_of(config)
+    except ValueError as error:
+        why = (
+            str(error) if config.api_key_env or config.header_env else "There is no API key: OPENAI_API_KEY is not set"
+        )
+        raise CommandError(f"{why}. Set it in the environment, or in a .env file in the working directory.") from None
 
 
 def require_key_of(runner: BatchRunner, run_id: str) -> None:

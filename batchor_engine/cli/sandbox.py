@@ -28,6 +28,7 @@ def sandbox(
     seed: Annotated[int, typer.Option(help="Another seed, other answers.")] = 0,
     no_shuffle: Annotated[bool, typer.Option("--no-shuffle", help="Answer in the order of the input.")] = False,
     scoped: Annotated[bool, typer.Option("--scoped", help="Files and batches belong to key and project.")] = False,
+    azure: Annotated[bool, typer.Option("--azure", help="Paths and habits of Azure OpenAI's v1 API.")] = False,
     answer_chars: Annotated[int, typer.Option(min=0, help="Length of plain answers; 0 is short.")] = 0,
     token_limit: Annotated[
         list[str] | None, typer.Option(metavar="MODEL=N", help="Enqueued-token limit; * is any model; repeatable.")
@@ -48,6 +49,7 @@ def sandbox(
             seed=seed,
             shuffle=not no_shuffle,
             scoped=scoped,
+            azure=azure,
             answer_chars=answer_chars,
             enqueued_token_limits=_limits(token_limit or []),
             phases=given if given and clock == "real" else plain.phases,

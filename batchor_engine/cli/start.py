@@ -76,6 +76,22 @@ def start(
     base_url: Annotated[
         Text, typer.Option(metavar="URL", help="Server. [default: OPENAI_BASE_URL, else OpenAI]")
     ] = None,
+    api_key_env: Annotated[
+        Text, typer.Option(metavar="VARIABLE", help="Environment variable with the key. [default: OPENAI_API_KEY]")
+    ] = None,
+    header_env: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VARIABLE", help="HTTP header from the environment; repeatable.")
+    ] = None,
+    line_url: Annotated[Text, typer.Option(metavar="PATH", help="Url in request lines, if not the endpoint.")] = None,
+    batch_endpoint: Annotated[
+        Text, typer.Option(metavar="PATH", help="Endpoint of the batch, if the server spells it otherwise.")
+    ] = None,
+    input_expires_after_sec: Annotated[
+        int | None, typer.Option(help="The provider deletes uploaded files after so long.")
+    ] = None,
+    output_expires_after_sec: Annotated[
+        int | None, typer.Option(help="The provider deletes answers after so long.")
+    ] = None,
     organization: Annotated[Text, typer.Option(help="Organization that pays.")] = None,
     project: Annotated[Text, typer.Option(help="Project that pays.")] = None,
     batch_metadata: Annotated[
@@ -118,6 +134,12 @@ def start(
                 enqueued_token_limit, target_ratio, headroom, max_batch_enqueued_tokens, quota_scope
             ),
             base_url=base_url,
+            api_key_env=api_key_env,
+            header_env=pairs(header_env or [], "--header-env"),
+            line_url=line_url,
+            batch_endpoint=batch_endpoint,
+            input_expires_after_sec=input_expires_after_sec,
+            output_expires_after_sec=output_expires_after_sec,
             organization=organization,
             project=project,
             request_options=options_of(pairs(request_option or [], "--request-option")),

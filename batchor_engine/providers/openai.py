@@ -35,6 +35,7 @@ from batchor_engine.providers.outcome_index import FileOutcomes
 from batchor_engine.providers.records import batch_record, field_of, file_size, page_rows, remote_file
 from batchor_engine.providers.wire import RequestWriter, id_of, read_object, read_record
 
+_KEY_VARIABLE = "OPENAI_API_KEY"
 _DEFAULT_BASE_URL = "https://api.openai.com/v1"
 _PAGE = 100
 _FILES_PAGE = 1000
@@ -47,10 +48,25 @@ _SLOWEST_BYTES_PER_SEC = 1_000_000
 def resolve_openai_api_key(config: OpenAIProviderConfig) -> str:
     """The key of the config, else of the environment; ApiKeyMissingError (a ValueError) where there is none."""
     # A newline at the end of a secret file would make an illegal header, whose error message quotes the key.
-    key = config.api_key.strip() or os.environ.get("OPENAI_API_KEY", "").strip()
-    if not key:
-        raise ApiKeyMissingError
-    return key
+    key = config.api_key.strip() or os.environ.get(config.api_key_env or _KEY_VARIABLE, "").strip()
+    if key:
+        return key
+    if config.api_key_env:
+        raise ApiKeyMissingError(f"no API key: the environment variable {config.api_key_env} is not set")
+    raise ApiKeyMissingError
+
+
+def headers_of(config: OpenAIProviderConfig) -> dict[str, str]:
+    """The extra headers of every call, those from the environment read now; ApiKeyMissingError where one is missing."""
+    found = dict(config.headers)
+    for header, variable in config.header_env.items():
+        value = os.environ.get(variable, "").strip()
+        if not value:
+            raise ApiKeyMissingError(
+                f"no value for the header {header!r}: the environment variable {variable} is not set"
+            )
+        found[header] = value
+    return found
 
 
 class OpenAIBatchProvider(BatchProvider):
@@ -105,6 +121,7 @@ class OpenAIBatchProvider(BatchProvider):
         """ApiKeyMissingError or ValueError where a first call could only fail for want of a key or a proper URL."""
         if self._given is None:
             resolve_openai_api_key(self._config)
+            headers_of(self._config)
             check_web_address(self._base_url())
 
     # Files and batches.
@@ -114,9 +131,10 @@ class OpenAIBatchProvider(BatchProvider):
         path, what = Path(input_path), "the upload of a request file"
         with path.open("rb") as stream:
             slow = {} if self._given is not None else {"timeout": self._upload_timeout(path.stat().st_size)}
+            expiry = self._expiry("expires_after", "input_expires_after_sec")
             with self._call(what, creates=True) as client:
                 # An open file is sent in blocks, and its name becomes the remote one.
-                uploaded = client.files.create(file=stream, purpose="batch", **slow)
+                uploaded = client.files.create(file=stream, purpose="batch", **expiry, **slow)
         file = remote_file(uploaded)
         if file is None:
             raise malformed(what, uploaded, creates=True)
@@ -139,17 +157,17 @@ class OpenAIBatchProvider(BatchProvider):
         with self._call(what, creates=True) as client:
             created = client.batches.create(
                 input_file_id=input_file_id,
-                endpoint=str(self._config.endpoint),
+                endpoint=field_of(self._config, "batch_endpoint") or str(self._config.endpoint),
                 completion_window=self._config.completion_window,
                 metadata=metadata or {},
-                **self._output_expiry(),
+                **self._expiry("output_expires_after", "output_expires_after_sec"),
             )
         return _expect_batch(created, what, creates=True)
 
-    def _output_expiry(self) -> dict[str, Any]:
-        """The config's wish for how long output files live; a server of another kind may not know the parameter."""
-        seconds = field_of(self._config, "output_expires_after_sec")
-        return {"output_expires_after": {"anchor": "created_at", "seconds": seconds}} if seconds else {}
+    def _expiry(self, parameter: str, name: str) -> dict[str, Any]:
+        """The config's wish for how long files live; a server of another kind may not know the parameter."""
+        seconds = field_of(self._config, name)
+        return {parameter: {"anchor": "created_at", "seconds": seconds}} if seconds else {}
 
     def get_batch(self, batch_id: str) -> BatchRemoteRecord:
         what = f"reading batch {batch_id}"
@@ -301,8 +319,10 @@ class OpenAIBatchProvider(BatchProvider):
     def _secrets(self) -> list[str]:
         return [
             self._config.api_key.strip(),
-            os.environ.get("OPENAI_API_KEY", "").strip(),
+            os.environ.get(_KEY_VARIABLE, "").strip(),
             *self._config.headers.values(),
+            *(os.environ.get(name, "").strip() for name in self._config.header_env.values()),
+            os.environ.get(self._config.api_key_env or _KEY_VARIABLE, "").strip(),
         ]
 
     def _connected(self) -> Any:
@@ -321,7 +341,7 @@ class OpenAIBatchProvider(BatchProvider):
             organization=self._config.organization,
             project=self._config.project,
             timeout=float(self._config.request_timeout_sec),
-            default_headers=self._config.headers or None,
+            default_headers=headers_of(self._config) or None,
             max_retries=0,
         )
 

@@ -32,7 +32,7 @@ class RequestWriter:
     """Renders request lines of one config; what lines have in common is made once and reused."""
 
     def __init__(self, config: OpenAIProviderConfig) -> None:
-        self._url = str(config.endpoint)
+        self._url = config.line_url or str(config.endpoint)
         self._body = _BODIES[config.endpoint]
         self._config = config
         self._spliced: tuple[StructuredOutputSchema, bytes] | None = None

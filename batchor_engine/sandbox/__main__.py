@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--faults", help="JSON file with an array of faults")
     made.add_argument("--seed", type=int, default=plain.seed)
     made.add_argument("--no-shuffle", action="store_true", help="keep the input's order in the output")
+    made.add_argument("--azure", action="store_true", help="paths and habits of Azure OpenAI's v1 API")
     made.add_argument("--scoped", action="store_true", help="files and batches belong to key and project")
     made.add_argument("--answer-chars", type=int, default=plain.answer_chars, help="size of plain text answers")
     made.add_argument("--token-limit", type=token_limit, action="append", default=[], metavar="MODEL=N")
@@ -58,6 +59,7 @@ def read_config(args: argparse.Namespace) -> SandboxConfig:
         polls=given if given is not None and args.clock == "polls" else plain.polls,
         seed=args.seed,
         shuffle=not args.no_shuffle,
+        azure=args.azure,
         scoped=args.scoped,
         answer_chars=args.answer_chars,
         enqueued_token_limits=dict(args.token_limit),

@@ -124,6 +124,8 @@ def _respond(error: ApiError) -> Response:
 def authorize(desk: Desk, request: Request) -> str:
     """The scope of the caller: the empty one for all, or one per key and project; the key itself is not kept."""
     word, _, key = request.headers.get("authorization", "").partition(" ")
+    if desk.config.azure and request.headers.get("api-key"):
+        word, key = "bearer", request.headers["api-key"]
     if word.lower() != "bearer" or not key.strip():
         if desk.config.require_key:
             message = "You didn't provide an API key. Provide it in an Authorization header using Bearer auth."

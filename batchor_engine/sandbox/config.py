@@ -65,6 +65,9 @@ class SandboxConfig:
     embedding_dimensions: int = 1536
     answer_chars: int = 0
     port_file: Path | str | None = None
+    # As Azure OpenAI's v1 API: paths below /openai/v1, `api-key` as a header, no expiry of batches, files that stay.
+    azure: bool = False
+    max_unexpiring_files: int = 500
 
     def __post_init__(self) -> None:
         if self.host not in LOOPBACK:
@@ -75,6 +78,11 @@ class SandboxConfig:
             raise SandboxError(f"port must be 0 (free choice) to 65535, not {self.port}")
         if self.chars_per_token <= 0:
             raise SandboxError("chars_per_token must be above 0")
+
+    @property
+    def prefix(self) -> str:
+        """What stands before the paths of the API."""
+        return "/openai/v1" if self.azure else "/v1"
 
     def token_limit(self, model: str) -> int | None:
         """The enqueued-token limit of a model, `*` standing for all others; None means unlimited."""

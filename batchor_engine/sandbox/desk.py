@@ -70,12 +70,20 @@ class Desk:
         """Make an uploaded file known."""
         now = int(time.time())
         lifetime = order.expires_sec
-        if lifetime is None and order.purpose == "batch":
+        if lifetime is None and self.config.azure:
+            self._check_room()
+        elif lifetime is None and order.purpose == "batch":
             lifetime = DEFAULT_INPUT_EXPIRY_SEC
         expires = None if lifetime is None else now + lifetime
         record = FileRecord(file_id, size, now, order.filename, order.purpose, expires, scope)
         self.state.put_file(record)
         return record
+
+    def _check_room(self) -> None:
+        kept = [one for one in self.state.all_files("asc") if one.purpose == "batch" and one.expires_at is None]
+        if len(kept) >= self.config.max_unexpiring_files:
+            message = f"The resource holds {len(kept)} batch files that do not expire."
+            raise ApiError(400, message, code="file_limit_reached")
 
     def file(self, file_id: str, scope: str) -> FileRecord:
         """A file that exists, is not expired and belongs to the caller; else a 404."""
@@ -118,6 +126,7 @@ class Desk:
             metadata=order.metadata,
             created_at=now,
             expires_at=now + self.config.window_sec,
+            expires=not self.config.azure,
             out_file_id=f"file-{secrets.token_hex(12)}",
             err_file_id=f"file-{secrets.token_hex(12)}",
             output_expires_sec=order.output_expires_sec,

@@ -83,7 +83,7 @@ def _in_progress(record: BatchRecord, at: Pace, now: float) -> Step | None:
     target = goal if at.due else min(goal, int(record.total * at.progress))
     if record.answered < target:
         return AnswerTo(target)
-    if now >= record.expires_at:
+    if record.expires and now >= record.expires_at:
         return Enter("finalizing", "expired")
     if not at.due:
         return None

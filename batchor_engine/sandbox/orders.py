@@ -53,8 +53,8 @@ def read_file_order(fields: Mapping[str, str], filename: str | None) -> FileOrde
     return FileOrder(purpose, filename, expiry)
 
 
-def read_batch_order(body: Any) -> BatchOrder:
-    """Check the body of a batch creation."""
+def read_batch_order(body: Any, *, azure: bool = False) -> BatchOrder:
+    """Check the body of a batch creation; Azure's guide names endpoints without a version."""
     if not isinstance(body, dict):
         raise ApiError(400, "The request body must be a JSON object.")
     found = cast(JSONObject, body)
@@ -68,11 +68,12 @@ def read_batch_order(body: Any) -> BatchOrder:
             raise ApiError(400, f"Invalid type for '{key}': expected a string.", param=key, code="invalid_type")
     if found["completion_window"] != "24h":
         raise _value("completion_window", found["completion_window"], ["24h"])
-    if found["endpoint"] not in PARAMETERS:
-        raise _value("endpoint", found["endpoint"], list(PARAMETERS))
+    known = {path.removeprefix("/v1") if azure else path: path for path in PARAMETERS}
+    if found["endpoint"] not in known:
+        raise _value("endpoint", found["endpoint"], list(known))
     return BatchOrder(
         found["input_file_id"],
-        found["endpoint"],
+        known[found["endpoint"]],
         check_metadata(found.get("metadata")),
         _expiry("output_expires_after", found.get("output_expires_after")),
     )

@@ -28,17 +28,18 @@ def build_app(desk: Desk) -> Starlette:
     def route(path: str, method: str, operation: str, handler: Handler) -> Route:
         return Route(path, endpoint(desk, operation, handler), methods=[method])
 
+    at = desk.config.prefix
     return Starlette(
         routes=[
-            route("/v1/files", "POST", "files.create", create_file),
-            route("/v1/files", "GET", "files.list", list_files),
-            route("/v1/files/{id}", "GET", "files.retrieve", retrieve_file),
-            route("/v1/files/{id}", "DELETE", "files.delete", delete_file),
-            route("/v1/files/{id}/content", "GET", "files.content", file_content),
-            route("/v1/batches", "POST", "batches.create", create_batch),
-            route("/v1/batches", "GET", "batches.list", list_batches),
-            route("/v1/batches/{id}", "GET", "batches.retrieve", retrieve_batch),
-            route("/v1/batches/{id}/cancel", "POST", "batches.cancel", cancel_batch),
+            route(f"{at}/files", "POST", "files.create", create_file),
+            route(f"{at}/files", "GET", "files.list", list_files),
+            route(f"{at}/files/{{id}}", "GET", "files.retrieve", retrieve_file),
+            route(f"{at}/files/{{id}}", "DELETE", "files.delete", delete_file),
+            route(f"{at}/files/{{id}}/content", "GET", "files.content", file_content),
+            route(f"{at}/batches", "POST", "batches.create", create_batch),
+            route(f"{at}/batches", "GET", "batches.list", list_batches),
+            route(f"{at}/batches/{{id}}", "GET", "batches.retrieve", retrieve_batch),
+            route(f"{at}/batches/{{id}}/cancel", "POST", "batches.cancel", cancel_batch),
             *admin_routes(desk),
         ],
         exception_handlers={HTTPException: not_routed, SandboxError: broken, Exception: broken},
@@ -106,7 +107,7 @@ def _broken(path: Path, start: int, stop: int, fault: Fault) -> Response:
 
 async def create_batch(call: Call) -> Response:
     """Take in a batch."""
-    order = read_batch_order(call.body)
+    order = read_batch_order(call.body, azure=call.desk.config.azure)
     record = await in_thread(call.desk.create_batch, order, call.scope, call.organization)
     return JSONResponse(call.desk.view(record))
 

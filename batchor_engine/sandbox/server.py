@@ -118,7 +118,7 @@ class SandboxServer:
     @property
     def base_url(self) -> str:
         """What an OpenAI client takes as `base_url`."""
-        return f"{self.root_url}/v1"
+        return f"{self.root_url}{self.config.prefix}"
 
     @property
     def faults(self) -> FaultBoard:

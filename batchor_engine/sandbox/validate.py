@@ -32,6 +32,8 @@ class Report:
     errors: list[JSONObject] = field(default_factory=lambda: [])
     offsets: array[int] = field(default_factory=lambda: array("Q"))
     model: str | None = None
+    # Where the lines decide, as on Azure.
+    endpoint: str | None = None
     tokens: int = 0
     inputs: int = 0
     struck: list[Fault] = field(default_factory=lambda: [])
@@ -53,9 +55,9 @@ def validate(path: Path, endpoint: str, config: SandboxConfig, line_faults: Sequ
             report.complain("too_many_tasks", message)
             return report
         report.offsets.append(offset)
-        request = _check_line(report, raw, number, endpoint, config, seen)
+        request = _check_line(report, raw, number, report.endpoint or endpoint, config, seen)
         if request is not None:
-            _count(report, request, number, endpoint, config, line_faults)
+            _count(report, request, number, report.endpoint or endpoint, config, line_faults)
         if len(report.errors) >= config.max_validation_errors:
             return report
     if number == 0:
@@ -104,7 +106,9 @@ def _check_line(
             report.complain("unknown_parameter", f"Unknown parameter: '{key}'.", number, key)
     if len(report.errors) == before:
         _check_id(report, found["custom_id"], number, seen)
-        _check_target(report, found, number, endpoint)
+        if config.azure:
+            _take_endpoint(report, found)
+        _check_target(report, found, number, report.endpoint or endpoint)
         _check_model(report, found["body"], number, config)
     return found if len(report.errors) == before else None
 
@@ -117,6 +121,15 @@ def _check_id(report: Report, custom_id: Any, number: int, seen: set[str]) -> No
         report.complain("duplicate_custom_id", message, number, "custom_id")
     else:
         seen.add(custom_id)
+
+
+def _take_endpoint(report: Report, line: JSONObject) -> None:
+    """The first line says for all which API answers; a path may come with a version or without."""
+    url = line["url"]
+    if isinstance(url, str) and not url.startswith("/v1"):
+        line["url"] = url = f"/v1{url}"
+    if report.endpoint is None and url in PARAMETERS:
+        report.endpoint = url
 
 
 def _check_target(report: Report, line: JSONObject, number: int, endpoint: str) -> None:

@@ -137,6 +137,7 @@ class BatchRecord:
     expires_at: float
     out_file_id: str
     err_file_id: str
+    expires: bool = True
     completion_window: str = "24h"
     output_expires_sec: int | None = None
     scope: str = ""

@@ -92,6 +92,7 @@ class Worker:
                 self._enter(
                     record,
                     "in_progress",
+                    endpoint=report.endpoint or record.endpoint,
                     total=len(report.offsets),
                     model=report.model,
                     enqueued_tokens=report.tokens,
@@ -160,7 +161,7 @@ class Worker:
             cut = self._cut_last_line(cut)
         with self.state.write():
             output = self._publish(cut, cut.out_file_id, cut.out_bytes, "output", first(faults, FaultKind.OUTPUT_GONE))
-            empty = first(faults, FaultKind.EMPTY_ERROR_FILE) is not None
+            empty = self.config.azure or first(faults, FaultKind.EMPTY_ERROR_FILE) is not None
             error = self._publish(cut, cut.err_file_id, cut.err_bytes, "error", None, even_empty=empty)
             self._enter(
                 record,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+from batchor_engine.sandbox import SandboxServer
 from tests.cli.conftest import Shell
 
 EMBED = ("--endpoint", "/v1/embeddings", "--request-option", "dimensions=8")
@@ -40,3 +42,16 @@ def test_a_model_for_an_endpoint_that_answers_with_data_stores_nothing(shell: Sh
     assert refused.code == 1
     assert "needs an endpoint that answers with text" in refused.complaint
     assert shell.stored() == []
+
+
+def test_a_server_with_its_own_names_is_reached_by_options(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    names = ("--api-key-env", "AZURE_KEY", "--header-env", "api-key=AZURE_KEY", "--batch-endpoint", "/responses")
+    refused = shell.start(*names)
+    assert refused.code == 1
+    assert "the environment variable AZURE_KEY is not set" in refused.complaint
+    assert shell.stored() == []
+    monkeypatch.setenv("AZURE_KEY", "secret")
+    with SandboxServer(clock="polls", azure=True) as server:
+        waited = shell.finish(*names, "--base-url", server.base_url, "--input-expires-after-sec", "86400")
+        assert waited.json["completed_items"] == 3

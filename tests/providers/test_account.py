@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from batchor_engine.config import OpenAIEnqueueLimitConfig, OpenAIProviderConfig
+from batchor_engine.config import OpenAIConnection, OpenAIEnqueueLimitConfig, OpenAIProviderConfig
 from batchor_engine.models import PromptParts
 from batchor_engine.providers.openai import OpenAIBatchProvider, resolve_openai_api_key
 
@@ -103,3 +103,43 @@ def test_extra_headers_reach_the_client_and_are_never_stored_nor_shown() -> None
     provider = OpenAIBatchProvider(config)
     assert provider._connected().default_headers["X-Gateway"] == "gateway-secret"
     provider.close()
+
+
+def test_a_named_variable_holds_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-other-account")
+    monkeypatch.setenv("AZURE_OPENAI_API_KEY", "azure")
+    config = OpenAIProviderConfig(model="m", api_key_env="AZURE_OPENAI_API_KEY")
+    assert resolve_openai_api_key(config) == "azure"
+    assert resolve_openai_api_key(OpenAIConnection(api_key="sk-host").apply(config)) == "azure"  # type: ignore[arg-type]
+    monkeypatch.delenv("AZURE_OPENAI_API_KEY")
+    # Another account's key must not jump in.
+    with pytest.raises(ValueError, match="AZURE_OPENAI_API_KEY is not set"):
+        resolve_openai_api_key(config)
+
+
+@pytest.mark.parametrize("pasted", ["0123456789abcdef0123456789abcdef", "sk-abc", "", "Azure_Key"])
+def test_a_key_pasted_for_a_name_is_refused_without_being_shown(pasted: str) -> None:
+    for settings in ({"api_key_env": pasted}, {"header_env": {"api-key": pasted}}):
+        with pytest.raises(ValueError, match="must name an environment variable") as caught:
+            OpenAIProviderConfig(model="m", **settings)  # type: ignore[arg-type]
+        assert not pasted or pasted not in str(caught.value)
+        with pytest.raises(ValueError, match="must name an environment variable"):
+            OpenAIConnection(**settings)  # type: ignore[arg-type]
+
+
+def test_the_url_of_lines_is_compared_on_resume_and_the_connection_is_not() -> None:
+    plain = OpenAIProviderConfig(model="m").answer_payload()
+    settings: dict[str, Any] = {"batch_endpoint": "/responses", "api_key_env": "K", "input_expires_after_sec": 3600}
+    assert OpenAIProviderConfig(model="m", **settings, header_env={"a": "B"}).answer_payload() == plain
+    assert OpenAIProviderConfig(model="m", line_url="/responses").answer_payload() != plain
+    with pytest.raises(ValueError, match="line_url is a path"):
+        OpenAIProviderConfig(model="m", line_url="https://example.com/responses")
+
+
+def test_a_config_with_every_setting_survives_its_payload() -> None:
+    config = OpenAIProviderConfig(
+        model="m", api_key_env="K", header_env={"api-key": "K"}, line_url="/x", batch_endpoint="/y",
+        input_expires_after_sec=3600,
+    )  # fmt: skip
+    assert OpenAIProviderConfig.from_payload(config.to_payload()) == config
+    assert OpenAIProviderConfig.from_payload(config.to_public_payload()) == config
