@@ -19,7 +19,11 @@ class BatchorResource(dg.ConfigurableResource):
         ...                 api_key=dg.EnvVar("OPENAI_API_KEY"))
     """
 
-    store_url: str = Field(description="Database of the runs: sqlite:///path or postgresql+psycopg://…")
+    store_url: str = Field(
+        repr=False,
+        description="Database of the runs: sqlite:///path or postgresql://user:password@host/db?schema=name; one with "
+        'a password belongs in the environment: dg.EnvVar("BATCHOR_STORE_URL")',
+    )
     artifacts_url: str | None = Field(
         default=None, description="Folder or object-store URL of request and result files"
     )

@@ -91,6 +91,7 @@ from batchor_engine.sources.parquet import ParquetItemSource
 from batchor_engine.sources.tables import open_item_files
 from batchor_engine.states import ItemStatus, RunControlState, RunLifecycleStatus
 from batchor_engine.storage.memory import MemoryStateStore
+from batchor_engine.storage.postgres import PostgresStorage
 from batchor_engine.storage.registry import StorageKind, StorageRegistry, build_default_storage_registry
 from batchor_engine.storage.sqlite import SQLiteStorage
 
@@ -143,6 +144,7 @@ __all__ = [
     "OtherAccountError",
     "ParquetItemSource",
     "PollReport",
+    "PostgresStorage",
     "PromptBuildError",
     "PromptParts",
     "PromptTemplate",

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
+import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from .stores import POSTGRES_HOME, STORES, new_url, stop_postgres
 
 if TYPE_CHECKING:
     from .s3_server import S3Server
@@ -19,6 +24,31 @@ os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost,::1"
 # A shell that runs the suite in the background has switched Ctrl-C off, and every child process would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Data in memory where that is possible: no test asks what the server's own fsync does.
+_FAST = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        os.environ[POSTGRES_HOME] = str(_FAST / f"batchor-postgres-{uuid.uuid4().hex[:12]}")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        stop_postgres()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "store_kind" in metafunc.fixturenames:
+        wide = metafunc.definition.get_closest_marker("every_store") is not None
+        metafunc.parametrize("store_kind", STORES if wide else STORES[:1])
+
+
+@pytest.fixture
+def store_url(store_kind: str, tmp_path: Path) -> str:
+    """A store that is not there yet, on each kind that this test is for."""
+    return new_url(store_kind, tmp_path)
 
 
 @pytest.fixture(scope="session")

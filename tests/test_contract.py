@@ -20,8 +20,8 @@ ProviderConfig OpenAIProviderConfig OpenAIEnqueueLimitConfig BatchProvider OpenA
 ProviderRegistry build_default_provider_registry StructuredOutputSchema ProviderKind OpenAIEndpoint
 OpenAIModel OpenAIModelName OpenAIReasoningEffort OpenAIReasoningLevel resolve_openai_api_key ItemSource
 CheckpointedItemSource ResumableItemSource CsvItemSource JsonlItemSource ParquetItemSource CompositeItemSource
-SourceIdentity IndexedBatchItem CheckpointedBatchItem StateStore SQLiteStorage MemoryStateStore StorageKind
-StorageRegistry build_default_storage_registry ArtifactStore LocalArtifactStore ArtifactExportResult
+SourceIdentity IndexedBatchItem CheckpointedBatchItem StateStore SQLiteStorage PostgresStorage MemoryStateStore
+StorageKind StorageRegistry build_default_storage_registry ArtifactStore LocalArtifactStore ArtifactExportResult
 ArtifactPruneResult BatchRunner Run RunControlState RunEvent TextItemResult StructuredItemResult ItemFailure
 RunSummary RunSnapshot TerminalResultsPage TerminalResultsExportResult ModelResolutionError
 RunNotFinishedError RunPausedError StructuredOutputSchemaError StructuredOutputError default_schema_name
@@ -45,6 +45,7 @@ HOMES = {
     "batchor_engine.sources.composite": ["CompositeItemSource"],
     "batchor_engine.sources.files": ["CsvItemSource", "JsonlItemSource", "ParquetItemSource"],
     "batchor_engine.storage.sqlite": ["SQLiteStorage"],
+    "batchor_engine.storage.postgres": ["PostgresStorage"],
     "batchor_engine.core.types": ["JSONValue", "JSONObject", "BatchRequestLine", "BatchRemoteRecord"],
 }
 
@@ -91,6 +92,7 @@ SIGNATURES = {
     "CompositeItemSource": "sources",
     "open_item_files": "paths * id_column template encoding='utf-8'",  # [ext]
     "SQLiteStorage": "* name='default' path=None now=None engine=None provider_registry=None",
+    "PostgresStorage": "* dsn schema='batchor' now=None engine=None provider_registry=None …",
     "MemoryStateStore": "* now=None",
     "StorageRegistry.register": "self * kind factory",
     "StorageRegistry.create": "self kind",

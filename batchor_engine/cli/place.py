@@ -6,7 +6,6 @@ Law: a way out that is shown can be pasted: it names the command, the run and th
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import sys
 from collections.abc import Generator
@@ -31,6 +30,7 @@ from batchor_engine.errors import (
 from batchor_engine.events import Observer
 from batchor_engine.runtime.advance import read_run
 from batchor_engine.runtime.runner import BatchRunner
+from batchor_engine.storage.engine import without_secrets
 from batchor_engine.storage.sqlite import SQLiteStorage
 
 # Errors whose Python way out is no use to somebody with a shell.
@@ -58,7 +58,7 @@ class Place:
 
     def words(self) -> list[str]:
         """The options again, as they would be typed, without a password."""
-        url = None if self.store_url is None else re.sub(r"(://[^/@]*:)[^/@]*@", r"\1***@", self.store_url)
+        url = None if self.store_url is None else without_secrets(self.store_url)
         given = {"--db-path": self.db_path, "--store-url": url, "--artifacts-url": self.artifacts_url}
         return [word for option, value in given.items() if value is not None for word in (option, str(value))]
 

@@ -59,11 +59,11 @@ _PAGE = 500
 class BatchRunner:
     """Runs jobs in one store.
 
-    `storage` is a store, a registered kind ("sqlite", "memory"), a URL ("sqlite:///runs.sqlite3"), or None for
-    ~/.batchor/default.sqlite3. `artifacts_url` is where the files of new runs go: a folder or an object-store URL
-    (s3://bucket/path, gs://, az://, memory://), whose credentials come from the environment. `connection` supplies
-    key, URL and account where a job's config leaves them open. `remote_cleanup` says which of a batch's files are
-    deleted at the provider once its answers are safe here.
+    `storage` is a store, a registered kind ("sqlite", "postgres", "memory"), a URL ("sqlite:///runs.sqlite3",
+    "postgresql://user:password@host/db?schema=batchor"), or None for ~/.batchor/default.sqlite3. `artifacts_url` is
+    where the files of new runs go: a folder or an object-store URL (s3://bucket/path, gs://, az://, memory://), whose
+    credentials come from the environment. `connection` supplies key, URL and account where a job's config leaves them
+    open. `remote_cleanup` says which of a batch's files are deleted at the provider once its answers are safe here.
     """
 
     def __init__(

@@ -31,13 +31,14 @@ from batchor_engine.states import (
     check_move,
 )
 from batchor_engine.storage import reads, rows, scopes
+from batchor_engine.storage.locks import lock_batches, lock_runs, lock_scopes
 from batchor_engine.storage.run_writes import add_segment, backoff_values, bump
 from batchor_engine.storage.schema import batch_ranges, batches, items, parts, runs
 
 
 def claim(connection: Connection, run_pk: int, new: NewBatch, now: float) -> BatchRecord | None:
     """Reserve, queue the rows, record the batch as planned."""
-    control = connection.execute(select(runs.c.control).where(runs.c.id == run_pk).with_for_update()).scalar_one()
+    control = connection.execute(select(runs.c.control).where(runs.c.id == run_pk)).scalar_one()
     if control != RunControlState.RUNNING or not scopes.reserve(connection, run_pk, new, now):
         return None
     batch_pk = _insert_batch(connection, run_pk, new, now)
@@ -160,6 +161,7 @@ def confirm_submitted(
 
 def release_batch(connection: Connection, batch: BatchRecord, target: BatchState, backoff: Backoff | None) -> bool:
     """The provider does not have it: rows go back, budget too."""
+    lock_scopes(connection, [batch.scope])
     if not move_batch(connection, batch, target, {}):
         return False
     moved = _move_rows(connection, batch, ItemStatus.QUEUED_LOCAL, ItemStatus.PENDING)
@@ -173,8 +175,11 @@ def release_batch(connection: Connection, batch: BatchRecord, target: BatchState
 
 def observe(connection: Connection, seen: Sequence[Observation], now: float) -> list[int]:
     """Facts from a poll, written forward only; ends batches and gives their budget back."""
+    homes = _lock_for_observing(connection, seen)
     ended: list[int] = []
     for look in seen:
+        if look.batch not in homes:
+            continue
         landed = connection.execute(
             batches.update()
             .where(batches.c.id == look.batch, batches.c.state == BatchState.SUBMITTED.value)
@@ -190,11 +195,22 @@ def observe(connection: Connection, seen: Sequence[Observation], now: float) -> 
             )
         ).rowcount
         if landed and look.ended:
-            record = reads.batch(connection, look.batch)
-            scopes.give_back(connection, record.pk)
-            bump(connection, record.run_pk)
+            scopes.give_back(connection, look.batch)
+            bump(connection, homes[look.batch])
             ended.append(look.batch)
     return ended
+
+
+def _lock_for_observing(connection: Connection, seen: Sequence[Observation]) -> dict[int, int]:
+    """Runs by batch of those that may still change; runs and scopes are locked only where a batch ends."""
+    pks = [look.batch for look in seen]
+    query = select(batches.c.id, batches.c.run, batches.c.scope)
+    found = connection.execute(query.where(batches.c.id.in_(pks), batches.c.state == BatchState.SUBMITTED.value)).all()
+    ends = {look.batch for look in seen if look.ended}
+    lock_runs(connection, {row.run for row in found if row.id in ends})
+    lock_scopes(connection, {row.scope for row in found if row.id in ends})
+    lock_batches(connection, [row.id for row in found])
+    return {row.id: row.run for row in found}
 
 
 def settle(connection: Connection, run_pk: int, change: Settlement) -> None:

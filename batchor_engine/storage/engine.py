@@ -1,7 +1,8 @@
-"""Opening databases: one function for every URL, and what SQLite needs to be safe.
+"""Opening databases, and what each of them needs to be safe.
 
-Law: a writer takes the write lock when it begins (BEGIN IMMEDIATE), so that what it read is still true when it writes.
-A reader takes none, changes nothing, and works on a file it may not write.
+Law: a SQLite writer takes the write lock when it begins (BEGIN IMMEDIATE), so that what it read is still true when it
+writes. A reader takes none, changes nothing, and works on a file it may not write. What was committed survives a power
+cut. No message and no repr shows a password.
 """
 
 from __future__ import annotations
@@ -15,21 +16,38 @@ from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, StaticPool, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DisconnectionError
 
 from batchor_engine.errors import StoreError
 
 BUSY_TIMEOUT_SEC = 60.0
+# A worker that is stopped within a transaction gives its locks back after this.
+IDLE_TIMEOUT_SEC = 60.0
+CONNECT_TIMEOUT_SEC = 10
+_SHOWN = ("host", "port", "dbname", "schema")
 
 
 def parse_url(url: str) -> URL:
-    """Read a store URL; ValueError where it is none."""
+    """Read a store URL; ValueError, which does not repeat it, where it is none."""
     try:
         return make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise ValueError(
             "not a store URL: use sqlite:///relative.sqlite3, sqlite:////absolute.sqlite3 or postgresql://host/db"
         ) from None
+
+
+def without_secrets(url: str, *, user: bool = True) -> str:
+    """The URL as it may be shown and pasted: the password and options that may hold one are left out."""
+    parsed = parse_url(url)
+    return URL.create(
+        parsed.drivername,
+        username=parsed.username if user else None,
+        host=parsed.host,
+        port=parsed.port,
+        database=parsed.database,
+        query={name: parsed.query[name] for name in _SHOWN if name in parsed.query},
+    ).render_as_string()
 
 
 def open_memory() -> Engine:
@@ -60,6 +78,37 @@ def open_reader(path: Path) -> Engine:
     engine = create_engine("sqlite://", creator=connect, hide_parameters=True)
     _take_over_transactions(engine, wal=False)
     return engine
+
+
+def open_server(url: URL, schema: str, *, pool_size: int, statement_timeout_sec: float) -> Engine:
+    """A PostgreSQL database; connections are opened when they are needed."""
+    try:
+        import psycopg as _psycopg
+    except ImportError:
+        raise ImportError("PostgreSQL needs psycopg: pip install 'batchor-dagster[postgres]'") from None
+    del _psycopg
+    alive = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+    engine = create_engine(
+        url,
+        connect_args={"connect_timeout": CONNECT_TIMEOUT_SEC, "application_name": "batchor", **alive, **url.query},
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        hide_parameters=True,
+        isolation_level="READ COMMITTED",
+    )
+    _set_up_sessions(engine, statement_timeout_sec)
+    _leave_to_the_parent(engine)
+    return in_schema(engine, schema)
+
+
+def in_schema(engine: Engine, schema: str) -> Engine:
+    """The same engine, whose statements find the tables in `schema`."""
+    return engine.execution_options(schema_translate_map={None: schema})
+
+
+def as_snapshot(engine: Engine) -> Engine:
+    """The same engine, whose transactions see one moment and can change nothing."""
+    return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
 
 def as_reader(connection: Connection) -> Connection:
@@ -104,3 +153,36 @@ def _take_over_transactions(engine: Engine, *, wal: bool) -> None:
 
     event.listen(engine, "connect", on_connect)
     event.listen(engine, "begin", on_begin)
+
+
+def _set_up_sessions(engine: Engine, statement_timeout_sec: float) -> None:
+    settings = {
+        # An acknowledged intent must survive a power cut (API.md T6.11), whatever the server's default is.
+        "synchronous_commit": "on",
+        "lock_timeout": f"{BUSY_TIMEOUT_SEC * 1000:.0f}",
+        "statement_timeout": f"{statement_timeout_sec * 1000:.0f}",
+        "idle_in_transaction_session_timeout": f"{IDLE_TIMEOUT_SEC * 1000:.0f}",
+    }
+    query = "SELECT " + ", ".join("set_config(%s, %s, false)" for _ in settings)
+
+    def on_connect(connection: Any, _record: Any) -> None:
+        connection.autocommit = True
+        connection.execute(query, [word for pair in settings.items() for word in pair])
+        connection.autocommit = False
+
+    event.listen(engine, "connect", on_connect)
+
+
+def _leave_to_the_parent(engine: Engine) -> None:
+    """A forked child that used its parent's connections would mix its words into the parent's."""
+
+    def on_connect(_connection: Any, record: Any) -> None:
+        record.info["pid"] = os.getpid()
+
+    def on_checkout(_connection: Any, record: Any, proxy: Any) -> None:
+        if record.info["pid"] != os.getpid():
+            record.dbapi_connection = proxy.dbapi_connection = None
+            raise DisconnectionError("this connection belongs to the parent process")
+
+    event.listen(engine, "connect", on_connect)
+    event.listen(engine, "checkout", on_checkout)

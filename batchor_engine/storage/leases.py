@@ -6,11 +6,13 @@ Law: a fence only grows. Whoever holds an older one can write nothing.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from sqlalchemy import Connection, select
 
 from batchor_engine.core.records import Lease
 from batchor_engine.errors import LeaseLostError
+from batchor_engine.storage.locks import lock_lease
 from batchor_engine.storage.schema import leases
 
 
@@ -18,12 +20,11 @@ def acquire(
     connection: Connection, resource: str, owner: str, now: float, ttl_sec: float, dead_owner: str | None
 ) -> Lease | str:
     """Take the lease if it is free, expired or `dead_owner`'s; else name its owner."""
-    row = connection.execute(select(leases).where(leases.c.resource == resource).with_for_update()).one_or_none()
-    if row is None:
-        lease = Lease(resource, owner, 1, now + ttl_sec)
-        connection.execute(leases.insert().values(resource=resource, owner=owner, fence=1, expires_at=lease.expires_at))
-        return lease
-    if row.owner is not None and row.owner != dead_owner and row.expires_at > now:
+    row = connection.execute(select(leases).where(leases.c.resource == resource)).one_or_none()
+    if row is None or not _is_held(row, dead_owner, now):
+        row = lock_lease(connection, resource)
+    # Who finds it held has not waited for its lock, which the owner has while it writes.
+    if _is_held(row, dead_owner, now):
         return str(row.owner)
     lease = Lease(resource, owner, row.fence + 1, now + ttl_sec)
     connection.execute(
@@ -34,8 +35,12 @@ def acquire(
     return lease
 
 
+def _is_held(row: Any, dead_owner: str | None, now: float) -> bool:
+    return row.owner is not None and row.owner != dead_owner and row.expires_at > now
+
+
 def check(connection: Connection, lease: Lease) -> None:
-    """Raise LeaseLostError unless this is still the newest fence; locks the row where the database locks rows."""
+    """Raise LeaseLostError unless this is still the newest fence; locks its row."""
     row = connection.execute(
         select(leases.c.fence, leases.c.owner).where(leases.c.resource == lease.resource).with_for_update()
     ).one_or_none()

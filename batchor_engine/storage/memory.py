@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from datetime import datetime
 
 from sqlalchemy import Connection
 
 from batchor_engine.storage.engine import as_reader, open_memory
 from batchor_engine.storage.migrations import bring_up_to_date
-from batchor_engine.storage.store import SqlStateStore
+from batchor_engine.storage.store import SqlStateStore, T
 
 
 class MemoryStateStore(SqlStateStore):
@@ -38,10 +38,11 @@ class MemoryStateStore(SqlStateStore):
         with self._lock:
             self._engine.dispose()
 
-    def _open_writer(self) -> Generator[Connection]:
+    def _writing(self, act: Callable[[Connection], T]) -> T:
         with self._lock, self._engine.begin() as connection:
-            yield connection
+            return act(connection)
 
-    def _open_reader(self) -> Generator[Connection | None]:
+    def _reading(self, act: Callable[[Connection], T], nothing: T) -> T:
+        del nothing
         with self._lock, self._engine.connect() as connection, as_reader(connection).begin():
-            yield connection
+            return act(connection)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast
 
+from sqlalchemy.engine import URL
+
 from batchor_engine.ports.state import StateStore
 from batchor_engine.storage.engine import parse_url
 from batchor_engine.storage.memory import MemoryStateStore
+from batchor_engine.storage.postgres import PostgresStorage
 from batchor_engine.storage.sqlite import SQLiteStorage
+
+POSTGRES_DSN = "BATCHOR_POSTGRES_DSN"
+_POSTGRES_OPTIONS: dict[str, Callable[[Any], Any]] = {"schema": str, "pool_size": int, "statement_timeout_sec": float}
 
 StorageFactory = Callable[[], StateStore]
 
@@ -45,6 +53,7 @@ def build_default_storage_registry(*, provider_registry: Any = None) -> StorageR
     """A registry with the stores that come with the engine."""
     registry = StorageRegistry()
     registry.register(kind=StorageKind.SQLITE, factory=lambda: SQLiteStorage(provider_registry=provider_registry))
+    registry.register(kind=StorageKind.POSTGRES, factory=_postgres_of_the_environment)
     registry.register(kind=StorageKind.MEMORY, factory=MemoryStateStore)
     return registry
 
@@ -60,10 +69,29 @@ def open_store(storage: str | StateStore | None, registry: StorageRegistry) -> S
     return open_url(storage) if "://" in storage else registry.create(storage)
 
 
-def open_url(url: str) -> StateStore:
-    """A store by URL: sqlite:///file, or sqlite:// for memory."""
+def open_url(url: str, *, now: Callable[[], datetime] | None = None) -> StateStore:
+    """A store by URL: sqlite:///file, sqlite:// for memory, or postgresql://user:password@host/db?schema=name."""
     parsed = parse_url(url)
-    backend = parsed.get_backend_name()
-    if backend == "sqlite":
-        return SQLiteStorage(path=Path(parsed.database)) if parsed.database else MemoryStateStore()
-    raise ValueError(f"stores of kind {backend!r} are not supported yet: use sqlite:///file.sqlite3")
+    match parsed.get_backend_name():
+        case "sqlite" if parsed.database:
+            return SQLiteStorage(path=Path(parsed.database), now=now)
+        case "sqlite":
+            return MemoryStateStore(now=now)
+        case "postgresql" | "postgres":
+            return _open_postgres(parsed, now)
+        case other:
+            raise ValueError(f"there is no store of kind {other!r}: use sqlite:///file.sqlite3 or postgresql://host/db")
+
+
+def _open_postgres(url: URL, now: Callable[[], datetime] | None) -> PostgresStorage:
+    """What libpq does not know is ours: schema, pool_size, statement_timeout_sec."""
+    ours = {name: kind(url.query[name]) for name, kind in _POSTGRES_OPTIONS.items() if name in url.query}
+    rest = url.difference_update_query(ours)
+    return PostgresStorage(dsn=rest.render_as_string(hide_password=False), now=now, **ours)
+
+
+def _postgres_of_the_environment() -> StateStore:
+    dsn = os.environ.get(POSTGRES_DSN, "")
+    if not dsn:
+        raise ValueError(f"the store kind 'postgres' needs {POSTGRES_DSN} in the environment; a URL needs no variable")
+    return open_url(dsn)

@@ -24,7 +24,7 @@ def begin_delete(connection: Connection, run_id: str) -> None:
 
 def recount(connection: Connection, run_pk: int) -> bool:
     """Counters of items, live batches and superseded results; the sequence is given once and never recounted."""
-    run = rows.run_record(connection.execute(select(runs).where(runs.c.id == run_pk).with_for_update()).one())
+    run = rows.run_record(connection.execute(select(runs).where(runs.c.id == run_pk)).one())
     counts, live, superseded = _counted(connection, run)
     if (counts, live, superseded) == (run.counts, run.live_batches, run.superseded):
         return False

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, select, text
+from sqlalchemy import Connection, Select, bindparam, delete, func, select, text
 from sqlalchemy.exc import IntegrityError
 
 from batchor_engine.core.records import (
@@ -30,6 +30,8 @@ from batchor_engine.states import (
     sources_of,
 )
 from batchor_engine.storage import rows
+from batchor_engine.storage.dialect import insert_if_absent, insert_many
+from batchor_engine.storage.locks import lock_runs, lock_scopes
 from batchor_engine.storage.schema import (
     WAITING,
     batch_ranges,
@@ -43,6 +45,11 @@ from batchor_engine.storage.schema import (
     segments,
 )
 from batchor_engine.storage.scopes import give_back
+
+_NEW_ITEM = (
+    "run", "idx", "item_id", "state", "attempts", "uncounted", "granted", "part", "line_offset", "length", "tokens",
+    "grp", "segment",
+)  # fmt: skip
 
 
 def bump(connection: Connection, run_pk: int, moved: dict[ItemStatus, int] | None = None, **values: Any) -> None:
@@ -61,22 +68,21 @@ def find(connection: Connection, run_id: str, *, lock: bool = False) -> RunRecor
 
 def create(connection: Connection, new: NewRun, now: float) -> bool:
     """Store a run. One that has no rows yet protects nothing, so it is replaced (its labels too)."""
-    old = find(connection, new.run_id, lock=True)
-    if old is not None and (old.total_items or old.ingest.finished or old.control is not RunControlState.RUNNING):
-        return False
-    if old is not None:
-        _delete_rows(connection, old.pk)
-    inserted = connection.execute(
-        runs.insert().values(
-            run_id=new.run_id,
-            created_at=now,
-            config=rows.dump(new.config),
-            artifact_root=new.artifact_root,
-            control=RunControlState.RUNNING.value,
-            **rows.position_values(new.ingest),
-        )
-    )
-    run_pk = _key_of(inserted)
+    values = {
+        "run_id": new.run_id,
+        "created_at": now,
+        "config": rows.dump(new.config),
+        "artifact_root": new.artifact_root,
+        "control": RunControlState.RUNNING.value,
+        **rows.position_values(new.ingest),
+    }
+    while not insert_if_absent(connection, runs, **values):
+        old = find(connection, new.run_id, lock=True)
+        if old is not None and (old.total_items or old.ingest.finished or old.control is not RunControlState.RUNNING):
+            return False
+        if old is not None:
+            _delete_rows(connection, old.pk)
+    run_pk = connection.execute(select(runs.c.id).where(runs.c.run_id == new.run_id)).scalar_one()
     if new.labels:
         connection.execute(
             run_labels.insert(), [{"run": run_pk, "key": key, "value": value} for key, value in new.labels.items()]
@@ -86,24 +92,33 @@ def create(connection: Connection, new: NewRun, now: float) -> bool:
 
 def delete_run(connection: Connection, run_id: str, *, only_empty: bool) -> bool:
     """Forget a run; where `only_empty`, only one that has no rows."""
-    old = find(connection, run_id, lock=True)
+    old = find(connection, run_id)
     if old is None or (only_empty and (old.total_items or old.ingest.finished)):
         return False
+    # Leases come before runs in the order of locks. A later batch may get the number of one of these.
+    for batch_pk in connection.execute(_batches_of(old.pk)).scalars().all():
+        connection.execute(delete(leases).where(leases.c.resource == f"batch:{batch_pk}"))
+    lock_runs(connection, [old.pk])
     _delete_rows(connection, old.pk)
     connection.execute(delete(leases).where(leases.c.resource == f"run:{run_id}"))
     return True
 
 
 def _delete_rows(connection: Connection, run_pk: int) -> None:
-    mine = select(batches.c.id).where(batches.c.run == run_pk)
-    connection.execute(delete(batch_ranges).where(batch_ranges.c.batch.in_(mine)))
+    """Everything of a locked run, and the run."""
+    scopes = connection.execute(select(batches.c.scope).where(batches.c.run == run_pk).distinct()).scalars().all()
+    lock_scopes(connection, scopes)
+    mine = _batches_of(run_pk)
     for batch_pk in connection.execute(mine).scalars().all():
         give_back(connection, batch_pk)
-        # A later batch may get the same number, and must not find the lease of this one.
-        connection.execute(delete(leases).where(leases.c.resource == f"batch:{batch_pk}"))
+    connection.execute(delete(batch_ranges).where(batch_ranges.c.batch.in_(mine)))
     for table in (items, parts, batches, segments, run_labels, scope_waiters):
         connection.execute(delete(table).where(table.c.run == run_pk))
     connection.execute(delete(runs).where(runs.c.id == run_pk))
+
+
+def _batches_of(run_pk: int) -> Select[Any]:
+    return select(batches.c.id).where(batches.c.run == run_pk).order_by(batches.c.id)
 
 
 def set_control(
@@ -167,24 +182,17 @@ def _insert_items(
     connection: Connection, run_pk: int, part_pk: int | None, segment_pk: int | None, new_items: Sequence[NewItem]
 ) -> None:
     pending, failed = ITEM_CODES[ItemStatus.PENDING], ITEM_CODES[ItemStatus.FAILED_PERMANENT]
-    values = [
-        {
-            "run": run_pk,
-            "idx": item.item_index,
-            "item_id": item.item_id,
-            "state": failed if item.failed else pending,
-            "part": None if item.failed else part_pk,
-            "line_offset": item.offset,
-            "length": item.length,
-            "tokens": item.tokens,
-            "grp": item.group,
-            "segment": segment_pk if item.failed else None,
-        }
+    stored = [
+        (
+            run_pk, item.item_index, item.item_id, failed if item.failed else pending, 0, 0, 0,
+            None if item.failed else part_pk, item.offset, item.length, item.tokens, item.group,
+            segment_pk if item.failed else None,
+        )
         for item in new_items
-    ]
+    ]  # fmt: skip
     try:
         with connection.begin_nested():
-            connection.execute(items.insert(), values)
+            insert_many(connection, items, _NEW_ITEM, stored)
     except IntegrityError:
         raise _duplicate(connection, run_pk, new_items) from None
 

@@ -22,7 +22,6 @@ from sqlalchemy import (
 
 from batchor_engine.states import ITEM_CODES, ItemStatus
 
-SCHEMA_VERSION = 1
 PRODUCT = "batchor_engine"
 
 # SQLite makes only INTEGER PRIMARY KEY an alias of the row id.

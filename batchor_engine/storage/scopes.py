@@ -6,13 +6,12 @@ batch, when it is proved that the provider never had it, or when the reservation
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy import Connection, delete, func, select, update
 
 from batchor_engine.core.budget import WAITER_SEC, Claimant, may_take
 from batchor_engine.core.records import NewBatch, ScopeRecord
 from batchor_engine.states import BATCH_HOLDS_BUDGET, RunControlState
+from batchor_engine.storage.locks import lock_batches, lock_scope
 from batchor_engine.storage.schema import batches, runs, scope_waiters, scopes
 
 # A waiting run's place is refreshed no more often than this, so that waiting hardly writes.
@@ -21,7 +20,7 @@ _REFRESH_SEC = 30.0
 
 def reserve(connection: Connection, run_pk: int, new: NewBatch, now: float) -> bool:
     """Take a new batch's tokens from its scope's budget, if they fit and it is this run's turn."""
-    reserved = _locked(connection, new.scope).reserved - _expire(connection, new.scope, now)
+    reserved = lock_scope(connection, new.scope).reserved - _expire(connection, new.scope, now)
     if new.budget is not None and not _is_its_turn(connection, run_pk, new, reserved, new.budget, now):
         _wait(connection, new.scope, run_pk, now)
         return False
@@ -31,7 +30,7 @@ def reserve(connection: Connection, run_pk: int, new: NewBatch, now: float) -> b
 
 
 def give_back(connection: Connection, batch_pk: int) -> bool:
-    """Return a batch's tokens to its scope; False when that was done before."""
+    """Return a batch's tokens to its locked scope; False when that was done before."""
     row = connection.execute(
         update(batches)
         .where(batches.c.id == batch_pk, batches.c.reserve_until > 0)
@@ -59,10 +58,12 @@ def all_scopes(connection: Connection) -> list[ScopeRecord]:
 
 def recount(connection: Connection, name: str) -> bool:
     """What is reserved is what batches hold that the provider may still have; True if it was not."""
-    before = _locked(connection, name).reserved
+    before = lock_scope(connection, name).reserved
     holding = batches.c.state.in_([state.value for state in BATCH_HOLDS_BUDGET])
     mine = (batches.c.scope == name, batches.c.reserve_until > 0)
-    connection.execute(batches.update().where(*mine, ~holding).values(reserve_until=0.0))
+    stale = connection.execute(select(batches.c.id).where(*mine, ~holding)).scalars().all()
+    lock_batches(connection, stale)
+    connection.execute(batches.update().where(batches.c.id.in_(stale)).values(reserve_until=0.0))
     held = connection.execute(select(func.coalesce(func.sum(batches.c.tokens), 0)).where(*mine)).scalar_one()
     connection.execute(update(scopes).where(scopes.c.name == name).values(reserved=int(held)))
     return int(held) != before
@@ -70,7 +71,7 @@ def recount(connection: Connection, name: str) -> bool:
 
 def learn(connection: Connection, scope: ScopeRecord) -> None:
     """Store what was learned about a scope's limit; the reservation is not touched."""
-    _locked(connection, scope.name)
+    lock_scope(connection, scope.name)
     connection.execute(
         update(scopes).where(scopes.c.name == scope.name).values(learned_limit=scope.learned_limit, scale=scope.scale)
     )
@@ -79,11 +80,12 @@ def learn(connection: Connection, scope: ScopeRecord) -> None:
 def keep_places(connection: Connection, now: float) -> None:
     """A host that polls a store looks after all its runs, so those that wait keep their place in the queue."""
     alive = select(runs.c.id).where(runs.c.control == RunControlState.RUNNING.value)
-    connection.execute(
-        update(scope_waiters)
-        .where(scope_waiters.c.run.in_(alive), scope_waiters.c.seen_at < now - _REFRESH_SEC)
-        .values(seen_at=now)
-    )
+    late = (scope_waiters.c.run.in_(alive), scope_waiters.c.seen_at < now - _REFRESH_SEC)
+    # A place that is locked is being looked after.
+    query = select(scope_waiters.c.scope, scope_waiters.c.run).where(*late).with_for_update(skip_locked=True)
+    for row in connection.execute(query).all():
+        mine = (scope_waiters.c.scope == row.scope, scope_waiters.c.run == row.run)
+        connection.execute(update(scope_waiters).where(*mine).values(seen_at=now))
 
 
 def waits(connection: Connection) -> bool:
@@ -123,6 +125,7 @@ def _expire(connection: Connection, name: str, now: float) -> int:
     query = select(batches.c.id, batches.c.tokens).where(
         batches.c.scope == name, batches.c.reserve_until > 0, batches.c.reserve_until < now
     )
+    query = query.order_by(batches.c.id)
     stale = list(connection.execute(query))
     return sum(tokens for batch_pk, tokens in stale if give_back(connection, batch_pk))
 
@@ -138,14 +141,3 @@ def _wait(connection: Connection, name: str, run_pk: int, now: float) -> None:
 
 def _leave_queue(connection: Connection, name: str, run_pk: int) -> None:
     connection.execute(delete(scope_waiters).where(scope_waiters.c.scope == name, scope_waiters.c.run == run_pk))
-
-
-def _locked(connection: Connection, name: str) -> ScopeRecord:
-    row = connection.execute(select(scopes).where(scopes.c.name == name).with_for_update()).one_or_none()
-    if row is None:
-        connection.execute(scopes.insert().values(name=name, reserved=0))
-    return _record(name, row)
-
-
-def _record(name: str, row: Any) -> ScopeRecord:
-    return ScopeRecord(name, 0, None) if row is None else ScopeRecord(name, row.reserved, row.learned_limit, row.scale)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from batchor_engine.storage.engine import as_reader, open_reader, open_writer
-from batchor_engine.storage.migrations import bring_up_to_date, found_version
-from batchor_engine.storage.store import SqlStateStore
+from batchor_engine.storage.migrations import SCHEMA_VERSION, bring_up_to_date, check_readable, found_version
+from batchor_engine.storage.store import SqlStateStore, T
 
 
 class SQLiteStorage(SqlStateStore):
@@ -39,6 +39,7 @@ class SQLiteStorage(SqlStateStore):
         self._writer: Engine | None = engine
         self._reader: Engine | None = None
         self._checked = False
+        self._version = 0
         self._opening = threading.RLock()
 
     @staticmethod
@@ -66,17 +67,17 @@ class SQLiteStorage(SqlStateStore):
                     engine.dispose()
             self._writer, self._reader, self._checked = self._given, None, False
 
-    def _open_writer(self) -> Generator[Connection]:
+    def _writing(self, act: Callable[[Connection], T]) -> T:
         with self._open_engine().begin() as connection:
-            yield connection
+            return act(connection)
 
-    def _open_reader(self) -> Generator[Connection | None]:
+    def _reading(self, act: Callable[[Connection], T], nothing: T) -> T:
         reader = self._reading_engine()
         if reader is None:
-            yield None
-            return
+            return nothing
+        check_readable(self._version, self.location)
         with reader.connect() as connection, as_reader(connection).begin():
-            yield connection
+            return act(connection)
 
     def _open_engine(self) -> Engine:
         with self._opening:
@@ -85,7 +86,7 @@ class SQLiteStorage(SqlStateStore):
                 self._writer = self._writer or self._kept(open_writer(self.path))
                 with self._writer.begin() as connection:
                     bring_up_to_date(connection, self.location)
-                self._checked = True
+                self._checked, self._version = True, SCHEMA_VERSION
             return self._writer
 
     def _reading_engine(self) -> Engine | None:
@@ -98,9 +99,10 @@ class SQLiteStorage(SqlStateStore):
                     return None
                 reader = self._kept(open_reader(self.path))
                 with reader.connect() as connection, as_reader(connection).begin():
-                    if found_version(connection, self.location) is None:
-                        return None
-                self._reader = reader
+                    version = found_version(connection, self.location)
+                if version is None:
+                    return None
+                self._reader, self._version = reader, version
             return self._reader
 
     def _kept(self, engine: Engine) -> Engine:

@@ -1,7 +1,9 @@
 """One store for every database: a method is one transaction around functions that speak SQL.
 
-Law: nothing here decides. A write takes the write lock first; a write under a lease checks the fence in its own
-transaction; a read takes no lock and changes nothing.
+Law: nothing here decides. A read takes no lock, changes nothing and sees one moment. A write locks rows in one order:
+its lease, runs by key, scopes by name, batches by key, then whatever belongs to a locked run. Whoever changes a run's
+rows or counters holds the run's row, whoever changes a reservation the scope's. So READ COMMITTED is enough: what a
+write has read stays true until it commits, and no two writes wait for each other.
 """
 
 from __future__ import annotations
@@ -10,9 +12,11 @@ from abc import abstractmethod
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from batchor_engine.core.records import (
     Backoff,
@@ -37,7 +41,11 @@ from batchor_engine.errors import ForeignStoreError, StoreBusyError, StoreError,
 from batchor_engine.models import JSONValue, RunTally
 from batchor_engine.ports.state import StateStore
 from batchor_engine.states import BatchState, RunControlState
-from batchor_engine.storage import batch_writes, leases, reads, repairs, run_writes, scopes
+from batchor_engine.storage import batch_writes, dialect, leases, reads, repairs, run_writes, scopes
+from batchor_engine.storage.dialect import Trouble
+from batchor_engine.storage.locks import lock_runs
+
+T = TypeVar("T")
 
 
 class SqlStateStore(StateStore):
@@ -47,40 +55,58 @@ class SqlStateStore(StateStore):
         self._now = now or (lambda: datetime.now(UTC))
 
     @abstractmethod
-    def _open_writer(self) -> Generator[Connection]:
-        """A connection in a write transaction that commits at the end; creates what is missing."""
+    def _writing(self, act: Callable[[Connection], T]) -> T:
+        """Run `act` in a write transaction that commits at the end; creates what is missing.
+
+        A transaction that was rolled back may be run again, so `act` does nothing but speak to its connection.
+        """
 
     @abstractmethod
-    def _open_reader(self) -> Generator[Connection | None]:
-        """A connection in a read transaction, or None where there is no database yet."""
+    def _reading(self, act: Callable[[Connection], T], nothing: T) -> T:
+        """Run `act` in a read transaction; `nothing` where there is no database yet."""
 
-    @contextmanager
-    def _write(self, lease: Lease | None = None) -> Generator[Connection]:
-        with self._told_clearly(), contextmanager(self._open_writer)() as connection:
+    def _write(self, act: Callable[[Connection], T], lease: Lease | None = None, run_pk: int | None = None) -> T:
+        def under_locks(connection: Connection) -> T:
             if lease is not None:
                 leases.check(connection, lease)
-            yield connection
+            if run_pk is not None:
+                lock_runs(connection, [run_pk])
+            return act(connection)
 
-    @contextmanager
-    def _read(self) -> Generator[Connection | None]:
-        with self._told_clearly(), contextmanager(self._open_reader)() as connection:
-            yield connection
+        with self._told_clearly():
+            return self._writing(under_locks)
+
+    def _read(self, act: Callable[[Connection], T], nothing: T) -> T:
+        with self._told_clearly():
+            return self._reading(act, nothing)
 
     @contextmanager
     def _told_clearly(self) -> Generator[None]:
         try:
             yield
-        except OperationalError as error:
-            text = str(error.orig)
-            if "locked" in text:
-                raise StoreBusyError(f"{self.location} stayed locked by another process: try again.") from None
-            raise StoreError(f"{self.location} cannot be used: {text}") from None
-        except DatabaseError as error:
-            if "not a database" not in str(error.orig):
+        except DBAPIError as error:
+            clear = self._clear(error)
+            if clear is None:
                 raise
-            raise ForeignStoreError(
-                f"{self.location} is not a database; it was left as it is. Name another file for the store."
-            ) from None
+            raise clear from None
+        except PoolTimeoutError:
+            raise StoreBusyError(f"Every connection to {self.location} is in use: allow more of them.") from None
+
+    def _clear(self, error: DBAPIError) -> StoreError | None:
+        """The error in words that quote no row; None where the driver's own do not either and say more."""
+        match dialect.trouble_of(error):
+            case Trouble.BUSY | Trouble.CONFLICT:
+                return StoreBusyError(f"{self.location} stayed locked by another process: try again.")
+            case Trouble.FOREIGN:
+                return ForeignStoreError(
+                    f"{self.location} is not a database; it was left as it is. Name another file for the store."
+                )
+            case Trouble.LOST:
+                return StoreError(f"{self.location} cannot be reached: {dialect.said_by(error)}")
+            case Trouble.DEFECT if not dialect.quotes_rows(error):
+                return None
+            case _:
+                return StoreError(f"{self.location} cannot be used: {dialect.said_by(error)}")
 
     def now(self) -> datetime:
         return self._now()
@@ -92,20 +118,16 @@ class SqlStateStore(StateStore):
     # --- runs
 
     def create_run(self, new: NewRun) -> bool:
-        with self._write() as connection:
-            return run_writes.create(connection, new, self._clock)
+        return self._write(lambda it: run_writes.create(it, new, self._clock))
 
     def discard_empty_run(self, run_id: str, lease: Lease) -> bool:
-        with self._write(lease) as connection:
-            return run_writes.delete_run(connection, run_id, only_empty=True)
+        return self._write(lambda it: run_writes.delete_run(it, run_id, only_empty=True), lease)
 
     def delete_run(self, run_id: str, lease: Lease) -> bool:
-        with self._write(lease) as connection:
-            return run_writes.delete_run(connection, run_id, only_empty=False)
+        return self._write(lambda it: run_writes.delete_run(it, run_id, only_empty=False), lease)
 
     def run(self, run_id: str) -> RunRecord | None:
-        with self._read() as connection:
-            return run_writes.find(connection, run_id) if connection else None
+        return self._read(lambda it: run_writes.find(it, run_id), None)
 
     def runs(
         self,
@@ -117,50 +139,41 @@ class SqlStateStore(StateStore):
         created_after: float | None = None,
     ) -> list[RunRecord]:
         chosen = reads.chosen(labels or {}, before=before, unfinished=unfinished, created_after=created_after)
-        with self._read() as connection:
-            return reads.runs_where(connection, chosen, limit) if connection else []
+        return self._read(lambda it: reads.runs_where(it, chosen, limit), [])
 
     def fingerprint(
         self, labels: Mapping[str, str], created_before: float | None, *, finished: bool = False
     ) -> tuple[int, int]:
         chosen = reads.chosen(labels, created_before=created_before, finished=finished)
-        with self._read() as connection:
-            return reads.fingerprint(connection, chosen) if connection else (0, 0)
+        return self._read(lambda it: reads.fingerprint(it, chosen), (0, 0))
 
     def labels(self, run_pks: Collection[int]) -> dict[int, dict[str, str]]:
-        with self._read() as connection:
-            return reads.labels_of(connection, run_pks) if connection else {}
+        return self._read(lambda it: reads.labels_of(it, run_pks), {})
 
     def set_control(self, run_id: str, wish: RunControlState, *, reason: str | None, drain: bool = False) -> RunRecord:
         if self.run(run_id) is None:
             raise UnknownRunError(run_id, self.location)
-        with self._write() as connection:
-            run = run_writes.set_control(connection, run_id, wish, reason, drain)
+        run = self._write(lambda it: run_writes.set_control(it, run_id, wish, reason, drain))
         if run is None:
             raise UnknownRunError(run_id, self.location)
         return run
 
     def set_backoff(self, run_pk: int, lease: Lease, backoff: Backoff) -> None:
-        with self._write(lease) as connection:
-            run_writes.bump(connection, run_pk, **run_writes.backoff_values(backoff))
+        self._write(lambda it: run_writes.bump(it, run_pk, **run_writes.backoff_values(backoff)), lease, run_pk)
 
     def mark_tidied(self, run_pk: int, lease: Lease) -> None:
-        with self._write(lease) as connection:
-            run_writes.bump(connection, run_pk, tidied=True)
+        self._write(lambda it: run_writes.bump(it, run_pk, tidied=True), lease, run_pk)
 
     # --- leases
 
     def acquire(self, resource: str, owner: str, ttl_sec: float, *, dead_owner: str | None = None) -> Lease | str:
-        with self._write() as connection:
-            return leases.acquire(connection, resource, owner, self._clock, ttl_sec, dead_owner)
+        return self._write(lambda it: leases.acquire(it, resource, owner, self._clock, ttl_sec, dead_owner))
 
     def renew(self, lease: Lease, ttl_sec: float) -> Lease:
-        with self._write() as connection:
-            return leases.renew(connection, lease, self._clock, ttl_sec)
+        return self._write(lambda it: leases.renew(it, lease, self._clock, ttl_sec))
 
     def release(self, lease: Lease) -> None:
-        with self._write() as connection:
-            leases.release(connection, lease)
+        self._write(lambda it: leases.release(it, lease))
 
     # --- ingest
 
@@ -174,58 +187,49 @@ class SqlStateStore(StateStore):
         position: IngestPosition,
         failures: NewSegment | None,
     ) -> None:
-        with self._write(lease) as connection:
-            run_writes.append_part(connection, run_pk, part, items, position, failures)
+        self._write(lambda it: run_writes.append_part(it, run_pk, part, items, position, failures), lease, run_pk)
 
     def finish_ingest(self, run_pk: int, lease: Lease) -> None:
-        with self._write(lease) as connection:
-            run_writes.bump(connection, run_pk, ingest_finished=True)
+        self._write(lambda it: run_writes.bump(it, run_pk, ingest_finished=True), lease, run_pk)
 
     # --- planning and submission
 
     def reopen_due(self, run_pk: int, lease: Lease) -> int:
-        with self._write(lease) as connection:
-            return run_writes.reopen_due(connection, run_pk, self._clock)
+        return self._write(lambda it: run_writes.reopen_due(it, run_pk, self._clock), lease, run_pk)
 
     def next_retry_at(self, run_pk: int) -> float | None:
-        with self._read() as connection:
-            return reads.next_retry_at(connection, run_pk) if connection else None
+        return self._read(lambda it: reads.next_retry_at(it, run_pk), None)
 
     def fresh_parts(self, run_pk: int, *, limit: int) -> list[PartRecord]:
-        with self._read() as connection:
-            return reads.fresh_parts(connection, run_pk, limit) if connection else []
+        return self._read(lambda it: reads.fresh_parts(it, run_pk, limit), [])
 
     def reopened_items(self, run_pk: int, *, limit: int) -> list[ItemRow]:
-        with self._read() as connection:
-            return reads.reopened_items(connection, run_pk, limit) if connection else []
+        return self._read(lambda it: reads.reopened_items(it, run_pk, limit), [])
 
     def items_between(self, run_pk: int, first: int, last: int, *, batch: int | None = None) -> list[ItemRow]:
-        with self._read() as connection:
-            return reads.items_between(connection, run_pk, first, last, batch) if connection else []
+        return self._read(lambda it: reads.items_between(it, run_pk, first, last, batch), [])
 
     def parts(self, run_pk: int, pks: Collection[int] | None = None) -> list[PartRecord]:
-        with self._read() as connection:
-            return reads.parts_of(connection, run_pk, pks) if connection else []
+        return self._read(lambda it: reads.parts_of(it, run_pk, pks), [])
 
     def claim(self, run_pk: int, lease: Lease, batch: NewBatch) -> BatchRecord | None:
-        with self._write(lease) as connection:
-            return batch_writes.claim(connection, run_pk, batch, self._clock)
+        return self._write(lambda it: batch_writes.claim(it, run_pk, batch, self._clock), lease, run_pk)
 
     def move_batch(self, batch: BatchRecord, lease: Lease, target: BatchState, **facts: JSONValue) -> bool:
-        with self._write(lease) as connection:
-            return batch_writes.move_batch(connection, batch, target, facts)
+        return self._write(lambda it: batch_writes.move_batch(it, batch, target, facts), lease, batch.run_pk)
 
     def note_batch(self, batch: BatchRecord, lease: Lease, **facts: JSONValue) -> None:
-        with self._write(lease) as connection:
-            batch_writes.note_batch(connection, batch, facts)
+        self._write(lambda it: batch_writes.note_batch(it, batch, facts), lease, batch.run_pk)
 
     def confirm_submitted(self, batch: BatchRecord, lease: Lease, *, provider_batch_id: str, status: str) -> bool:
-        with self._write(lease) as connection:
-            return batch_writes.confirm_submitted(connection, batch, provider_batch_id, status, self._clock)
+        return self._write(
+            lambda it: batch_writes.confirm_submitted(it, batch, provider_batch_id, status, self._clock),
+            lease,
+            batch.run_pk,
+        )
 
     def release_batch(self, batch: BatchRecord, lease: Lease, target: BatchState, *, backoff: Backoff | None) -> bool:
-        with self._write(lease) as connection:
-            return batch_writes.release_batch(connection, batch, target, backoff)
+        return self._write(lambda it: batch_writes.release_batch(it, batch, target, backoff), lease, batch.run_pk)
 
     # --- polling and collection
 
@@ -238,92 +242,70 @@ class SqlStateStore(StateStore):
         intents: Collection[str] | None = None,
     ) -> list[BatchRecord]:
         wanted = run_pks if run_pk is None else [run_pk]
-        with self._read() as connection:
-            return reads.batches_of(connection, wanted, states, intents) if connection else []
+        return self._read(lambda it: reads.batches_of(it, wanted, states, intents), [])
 
     def ranges(self, batch_pk: int) -> list[BatchRange]:
-        with self._read() as connection:
-            return reads.ranges(connection, batch_pk) if connection else []
+        return self._read(lambda it: reads.ranges(it, batch_pk), [])
 
     def observe(self, seen: Sequence[Observation]) -> list[int]:
         if not seen:
             return []
-        with self._write() as connection:
-            return batch_writes.observe(connection, seen, self._clock)
+        return self._write(lambda it: batch_writes.observe(it, seen, self._clock))
 
     def settle(self, run_pk: int, lease: Lease, settlement: Settlement) -> None:
-        with self._write(lease) as connection:
-            batch_writes.settle(connection, run_pk, settlement)
+        self._write(lambda it: batch_writes.settle(it, run_pk, settlement), lease, run_pk)
 
     def fail_open_items(self, run_pk: int, lease: Lease, indexes: Sequence[int], segment: NewSegment) -> int:
-        with self._write(lease) as connection:
-            return run_writes.fail_open_items(connection, run_pk, indexes, segment)
+        return self._write(lambda it: run_writes.fail_open_items(it, run_pk, indexes, segment), lease, run_pk)
 
     def retry_failed(self, run_pk: int, lease: Lease) -> int:
-        with self._write(lease) as connection:
-            return run_writes.retry_failed(connection, run_pk)
+        return self._write(lambda it: run_writes.retry_failed(it, run_pk), lease, run_pk)
 
     def open_items(self, run_pk: int, *, after_index: int, limit: int) -> list[ItemRow]:
-        with self._read() as connection:
-            return reads.open_items(connection, run_pk, after_index, limit) if connection else []
+        return self._read(lambda it: reads.open_items(it, run_pk, after_index, limit), [])
 
     def keep_places(self) -> None:
-        with self._read() as connection:
-            if connection is None or not scopes.waits(connection):
-                return
-        with self._write() as connection:
-            scopes.keep_places(connection, self._clock)
+        if self._read(scopes.waits, False):
+            self._write(lambda it: scopes.keep_places(it, self._clock))
 
     # --- files
 
     def record_export(self, run_pk: int, lease: Lease, root: str) -> None:
-        with self._write(lease) as connection:
-            run_writes.bump(connection, run_pk, exported_at=self._clock, export_root=root)
+        self._write(lambda it: run_writes.bump(it, run_pk, exported_at=self._clock, export_root=root), lease, run_pk)
 
     def record_prune(self, run_pk: int, lease: Lease, *, raw: bool) -> tuple[int, int]:
-        with self._write(lease) as connection:
-            return run_writes.record_prune(connection, run_pk, self._clock, raw)
+        return self._write(lambda it: run_writes.record_prune(it, run_pk, self._clock, raw), lease, run_pk)
 
     # --- reads
 
     def segments(self, run_pk: int, *, after_sequence: int | None = None) -> list[SegmentRecord]:
-        with self._read() as connection:
-            return reads.segments_of(connection, run_pk, after_sequence) if connection else []
+        return self._read(lambda it: reads.segments_of(it, run_pk, after_sequence), [])
 
     def superseded_indexes(self, run_pk: int, segment: SegmentRecord) -> set[int]:
-        with self._read() as connection:
-            return reads.superseded_indexes(connection, run_pk, segment) if connection else set()
+        return self._read(lambda it: reads.superseded_indexes(it, run_pk, segment), set())
 
     def tallies(self, run_pk: int) -> dict[int, RunTally]:
-        with self._read() as connection:
-            return reads.tallies(connection, run_pk) if connection else {}
+        return self._read(lambda it: reads.tallies(it, run_pk), {})
 
     def scope(self, name: str) -> ScopeRecord:
-        with self._read() as connection:
-            return scopes.find(connection, name) if connection else ScopeRecord(name, 0, None)
+        return self._read(lambda it: scopes.find(it, name), ScopeRecord(name, 0, None))
 
     def learn(self, scope: ScopeRecord) -> None:
-        with self._write() as connection:
-            scopes.learn(connection, scope)
+        self._write(lambda it: scopes.learn(it, scope))
 
     # --- housekeeping
 
     def begin_delete(self, run_id: str, lease: Lease) -> None:
-        with self._write(lease) as connection:
-            repairs.begin_delete(connection, run_id)
+        self._write(lambda it: repairs.begin_delete(it, run_id), lease)
 
     def recount(self, run_pk: int, lease: Lease) -> bool:
-        with self._write(lease) as connection:
-            return repairs.recount(connection, run_pk)
+        return self._write(lambda it: repairs.recount(it, run_pk), lease, run_pk)
 
     def scopes(self) -> list[ScopeRecord]:
-        with self._read() as connection:
-            return scopes.all_scopes(connection) if connection else []
+        return self._read(scopes.all_scopes, [])
 
     def recount_scope(self, name: str) -> bool:
-        with self._write() as connection:
-            return scopes.recount(connection, name)
+        return self._write(lambda it: scopes.recount(it, name))
 
     def held_leases(self) -> list[Lease]:
-        with self._read() as connection:
-            return leases.held(connection) if connection else []
+        return self._read(leases.held, [])

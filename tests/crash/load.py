@@ -1,7 +1,7 @@
 """A process that works on several runs until all are over: `load.py '{json options}'`. It may be killed at any moment.
 
-Options: store, base_url, runs, rows, and perhaps at ({crash point: how-manieth passing}), with (a signal's number),
-lease_sec, cycles (give up after so many). It prints `ready` once it works and a JSON line when all is over.
+Options: store (a URL), artifacts, base_url, runs, rows, and perhaps at ({crash point: how-manieth passing}), with (a
+signal's number), lease_sec. It prints `ready` once it works and a JSON line when all is over.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from batchor_engine import (
     RetryPolicy,
     Run,
     RunMismatchError,
-    SQLiteStorage,
 )
 from batchor_engine.runtime import hold
 from batchor_engine.testing import CrashPoints
@@ -42,9 +41,10 @@ def job(rows: int) -> BatchJob[Any, Any]:
     )
 
 
-def runner_for(store: str, base_url: str) -> BatchRunner:
+def runner_for(store: str, artifacts: str, base_url: str) -> BatchRunner:
     runner = BatchRunner(
-        storage=SQLiteStorage(path=store),
+        storage=store,
+        temp_root=artifacts,
         connection=OpenAIConnection(api_key="sk-test", base_url=base_url, request_timeout_sec=TIMEOUT_SEC),
     )
     runner.host.late_call_margin_sec = MARGIN_SEC
@@ -84,7 +84,7 @@ def main() -> None:
     if "lease_sec" in options:
         hold.LEASE_SEC = options["lease_sec"]
         hold._HEARTBEAT_SEC = options["lease_sec"] / 4
-    runner = runner_for(options["store"], options["base_url"])
+    runner = runner_for(options["store"], options["artifacts"], options["base_url"])
     number = options.get("with", signal.SIGKILL)
 
     def strike(where: str) -> None:

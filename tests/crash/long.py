@@ -6,12 +6,14 @@ Fails where the books of both sides differ, or where a crash point was never hit
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from ..stores import KINDS, POSTGRES_HOME, stop_postgres
 from .torture import POINTS, Torture, new_sandbox
 
 
@@ -19,16 +21,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.crash.long", description=__doc__)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--kills", type=int, default=200, help="SIGKILLs in random moments, besides crash points")
+    parser.add_argument("--store", choices=KINDS, default=KINDS[0], help="the database of the runs")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.randrange(2**32)
     began = time.monotonic()
     print(f"seed {seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="batchor-torture-") as folder, new_sandbox() as sandbox:
-        torture = Torture(sandbox, Path(folder), seed)
-        torture.go(options.kills, all_points=True)
-        for name, value in torture.report().items():
-            print(f"{name}: {value}")
-        problems = torture.problems()
+        os.environ[POSTGRES_HOME] = str(Path(folder) / "postgres")
+        # The server runs as another user where we are root, and must get into the folder.
+        Path(folder).chmod(0o755)
+        try:
+            torture = Torture(sandbox, Path(folder), seed, kind=options.store)
+            torture.go(options.kills, all_points=True)
+            for name, value in torture.report().items():
+                print(f"{name}: {value}")
+            problems = torture.problems()
+        finally:
+            stop_postgres()
     problems += [f"the crash point {point} was never hit" for point in POINTS if not torture.kills[point]]
     print("\n".join(problems) or "the books agree", f"({time.monotonic() - began:.0f} s)")
     return 1 if problems else 0

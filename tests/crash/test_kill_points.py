@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from batchor_engine import BatchRunner, SQLiteStorage
+from batchor_engine import BatchRunner
 from batchor_engine.sandbox import Phases, SandboxServer
 from batchor_engine.testing import check_invariants
 
@@ -29,8 +29,8 @@ POINTS = [
 ]
 
 
-def work(store: Path, base_url: str, at: dict[str, int] | None = None) -> subprocess.CompletedProcess[str]:
-    options = json.dumps({"store": str(store), "base_url": base_url, "at": at})
+def work(store: str, folder: Path, base_url: str, at: dict[str, int] | None = None) -> subprocess.CompletedProcess[str]:
+    options = json.dumps({"store": store, "artifacts": str(folder / "files"), "base_url": base_url, "at": at})
     return subprocess.run(
         [sys.executable, str(Path(__file__).with_name("worker.py")), options],
         capture_output=True,
@@ -47,26 +47,26 @@ def sandbox():
 
 
 @pytest.mark.slow
+@pytest.mark.every_store
 @pytest.mark.parametrize("nth", [1, 2])
 @pytest.mark.parametrize("point", POINTS)
 def test_sigkill_at_a_crash_point_loses_no_row_and_pays_no_row_twice(
-    sandbox: SandboxServer, tmp_path: Path, point: str, nth: int
+    sandbox: SandboxServer, tmp_path: Path, store_url: str, point: str, nth: int
 ) -> None:
-    store = tmp_path / "runs.sqlite3"
     before = len(sandbox.paid())
-    killed = work(store, sandbox.base_url, {point: nth})
+    killed = work(store_url, tmp_path, sandbox.base_url, {point: nth})
     assert killed.returncode == -9, killed.stderr
-    healed = work(store, sandbox.base_url)
+    healed = work(store_url, tmp_path, sandbox.base_url)
     assert healed.returncode == 0, healed.stderr
     assert json.loads(healed.stdout)["completed"] == ROWS
     assert len(sandbox.paid()) - before == ROWS
-    runner = BatchRunner(storage=SQLiteStorage(path=store))
+    runner = BatchRunner(storage=store_url)
     assert check_invariants(runner) == []
     results = runner.get_run("crashing").results()
     assert [result.item_id for result in results] == [f"row-{n}" for n in range(ROWS)]
     assert {result.attempt_count for result in results} == {1}
 
 
-def test_every_crash_point_of_a_run_is_in_the_list(sandbox: SandboxServer, tmp_path: Path) -> None:
-    done = work(tmp_path / "runs.sqlite3", sandbox.base_url)
+def test_every_crash_point_of_a_run_is_in_the_list(sandbox: SandboxServer, tmp_path: Path, store_url: str) -> None:
+    done = work(store_url, tmp_path, sandbox.base_url)
     assert set(json.loads(done.stdout)["seen"]) == set(POINTS)

@@ -29,9 +29,13 @@ def sandbox() -> Iterator[SandboxServer]:
         yield server
 
 
-def options(sandbox: SandboxServer, folder: Path, **more: Any) -> dict[str, Any]:
-    plain = {"store": str(folder / "runs.sqlite3"), "base_url": sandbox.base_url, "runs": ["run"], "rows": ROWS}
-    return {**plain, "lease_sec": LEASE_SEC, **more}
+@pytest.fixture
+def place(store_url: str, tmp_path: Path) -> dict[str, str]:
+    return {"store": store_url, "artifacts": str(tmp_path / "files")}
+
+
+def options(sandbox: SandboxServer, place: dict[str, str], **more: Any) -> dict[str, Any]:
+    return {**place, "base_url": sandbox.base_url, "runs": ["run"], "rows": ROWS, "lease_sec": LEASE_SEC, **more}
 
 
 def await_stopped(process: Process) -> None:
@@ -44,9 +48,9 @@ def await_stopped(process: Process) -> None:
         time.sleep(0.01)
 
 
-def problems(sandbox: SandboxServer, folder: Path) -> list[str]:
+def problems(sandbox: SandboxServer, place: dict[str, str]) -> list[str]:
     """Broken books, rows that are not there, and intents on which two batches worked."""
-    runner = runner_for(str(folder / "runs.sqlite3"), sandbox.base_url)
+    runner = runner_for(**place, base_url=sandbox.base_url)
     found = check_invariants(runner)
     results = runner.get_run("run").results()
     runner.close()
@@ -59,18 +63,19 @@ def problems(sandbox: SandboxServer, folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.every_store
 @pytest.mark.parametrize("point", ["submit.uploaded", "submit.create_noted"])
 def test_a_process_stopped_past_its_lease_and_continued_leaves_one_batch_of_its_intent(
-    sandbox: SandboxServer, tmp_path: Path, point: str
+    sandbox: SandboxServer, place: dict[str, str], point: str
 ) -> None:
     """Between upload and create the fence refuses the late waker; after the note its twin is found and cancelled."""
-    sleeper = Process(options(sandbox, tmp_path, at={point: 2}, **{"with": signal.SIGSTOP}))
+    sleeper = Process(options(sandbox, place, at={point: 2}, **{"with": signal.SIGSTOP}))
     other: Process | None = None
     try:
         assert sleeper.await_ready()
         await_stopped(sleeper)
-        other = Process(options(sandbox, tmp_path))
-        await_second_submission(sandbox, tmp_path)
+        other = Process(options(sandbox, place))
+        await_second_submission(sandbox, place)
         os.kill(sleeper.pid, signal.SIGCONT)
         ends = [process.end() for process in (other, sleeper)]
     finally:
@@ -79,12 +84,12 @@ def test_a_process_stopped_past_its_lease_and_continued_leaves_one_batch_of_its_
                 process.kill()
                 process.end()
     assert [code for code, _, _ in ends] == [0, 0], ends
-    assert problems(sandbox, tmp_path) == []
+    assert problems(sandbox, place) == []
 
 
-def await_second_submission(sandbox: SandboxServer, folder: Path) -> None:
+def await_second_submission(sandbox: SandboxServer, place: dict[str, str]) -> None:
     """Until the other process has taken over and sent the batch in which the sleeper stopped."""
-    runner = runner_for(str(folder / "runs.sqlite3"), sandbox.base_url)
+    runner = runner_for(**place, base_url=sandbox.base_url)
     deadline = time.monotonic() + PATIENCE_SEC
     while sum(batch.provider_batch_id is not None for batch in runner.storage.batches()) < 2:
         assert time.monotonic() < deadline, "nobody took over"
@@ -96,12 +101,12 @@ def await_second_submission(sandbox: SandboxServer, folder: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
 @pytest.mark.parametrize("point", ["ingest.part_written", "submit.uploaded", "collect.downloaded"])
 def test_a_signal_leaves_a_resumable_run(
-    sandbox: SandboxServer, tmp_path: Path, number: signal.Signals, point: str
+    sandbox: SandboxServer, place: dict[str, str], number: signal.Signals, point: str
 ) -> None:
-    first = Process(options(sandbox, tmp_path, at={point: 1}, **{"with": number}))
+    first = Process(options(sandbox, place, at={point: 1}, **{"with": number}))
     code, _, errors = first.end()
     assert code in (-number, 1, 130), errors
-    again = Process(options(sandbox, tmp_path))
+    again = Process(options(sandbox, place))
     code, _, errors = again.end()
     assert code == 0, errors
-    assert problems(sandbox, tmp_path) == []
+    assert problems(sandbox, place) == []

@@ -23,6 +23,7 @@ from batchor_engine.results.segments import read_rows
 from batchor_engine.sandbox import Fault, Phases, SandboxServer
 from batchor_engine.testing import check_invariants
 
+from ..stores import STORES, new_url
 from .load import runner_for
 
 POINTS = (
@@ -97,12 +98,14 @@ class Torture:
     folder: Path
     seed: int
     rows: int = 150
+    kind: str = STORES[0]
     kills: Counter[str] = field(default_factory=Counter[str])
     runs: list[str] = field(default_factory=list[str])
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
-        self.store = str(self.folder / "runs.sqlite3")
+        self.store = new_url(self.kind, self.folder)
+        self.artifacts = str(self.folder / "files")
 
     def go(self, kills: int, *, all_points: bool) -> None:
         """Generations of runs until there were so many random kills, and each crash point was hit."""
@@ -146,7 +149,8 @@ class Torture:
     def _spawn(self, names: list[str]) -> Process:
         """A worker; some are to die at a crash point, one that was hit least."""
         options: dict[str, Any] = {
-            "store": self.store, "base_url": self.sandbox.base_url, "runs": names, "rows": self.rows,
+            "store": self.store, "artifacts": self.artifacts, "base_url": self.sandbox.base_url, "runs": names,
+            "rows": self.rows,
         }  # fmt: skip
         if self.chance.random() < 0.4:
             fewest = min(self.kills[point] for point in POINTS)
@@ -186,7 +190,7 @@ class Torture:
         }
 
     def problems(self) -> list[str]:
-        runner = runner_for(self.store, self.sandbox.base_url)
+        runner = runner_for(self.store, self.artifacts, self.sandbox.base_url)
         found = check_invariants(runner)
         runner.close()
         wanted = [f"row-{n}" for n in range(self.rows)]
@@ -209,14 +213,14 @@ class Torture:
         return {batch["id"]: batch["metadata"]["run_id"] for batch in self.sandbox.batches()}
 
     def _results(self) -> dict[str, list[Any]]:
-        runner = runner_for(self.store, self.sandbox.base_url)
+        runner = runner_for(self.store, self.artifacts, self.sandbox.base_url)
         results = {run_id: list(runner.get_run(run_id).iter_results()) for run_id in self.runs}
         runner.close()
         return results
 
     def _ledger(self) -> set[tuple[str, str]]:
         """Every collected answer as (remote batch, custom id)."""
-        runner = runner_for(self.store, self.sandbox.base_url)
+        runner = runner_for(self.store, self.artifacts, self.sandbox.base_url)
         remote = {batch.pk: str(batch.provider_batch_id) for batch in runner.storage.batches()}
         found: set[tuple[str, str]] = set()
         for run_id in self.runs:

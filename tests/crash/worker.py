@@ -15,7 +15,6 @@ from batchor_engine import (
     OpenAIConnection,
     OpenAIProviderConfig,
     RetryPolicy,
-    SQLiteStorage,
 )
 from batchor_engine.testing import CrashPoints
 
@@ -39,7 +38,8 @@ def kill(_where: str) -> None:
 def main() -> None:
     options = json.loads(sys.argv[1])
     runner = BatchRunner(
-        storage=SQLiteStorage(path=options["store"]),
+        storage=options["store"],
+        temp_root=options["artifacts"],
         connection=OpenAIConnection(api_key="sk-test", base_url=options["base_url"], request_timeout_sec=1),
     )
     runner.host.late_call_margin_sec = 0.5

@@ -71,8 +71,8 @@ MUTANTS = (
     ),
     mutant(
         "no lease", 2, "storage/leases.py",
-        "if row.owner is not None and row.owner != dead_owner and row.expires_at > now:",
-        "if row is None:",
+        "return row.owner is not None and row.owner != dead_owner and row.expires_at > now",
+        "return False",
         f"{LAWS}::test_a_busy_run_is_left_alone",
     ),
     mutant(
@@ -223,8 +223,8 @@ MUTANTS = (
         "reads that write",
         9,
         "storage/store.py",
-        "with self._read() as connection:\n            return run_writes.find(connection, run_id)",
-        "with self._write() as connection:\n            return run_writes.find(connection, run_id)",
+        "return self._read(lambda it: run_writes.find(it, run_id), None)",
+        "return self._write(lambda it: run_writes.find(it, run_id))",
         "tests/storage/test_sqlite.py::test_reads_of_a_store_that_is_not_there_create_nothing",
     ),
     mutant(

@@ -6,18 +6,20 @@ release of its lease.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select, update
 
-from batchor_engine import BatchRunner, OpenAIConnection, RunEvent, SQLiteStorage
+from batchor_engine import BatchRunner, OpenAIConnection, RunEvent
 from batchor_engine.ports.state import StateStore
 from batchor_engine.providers.openai import OpenAIBatchProvider
 from batchor_engine.storage.schema import leases
 from batchor_engine.testing import CrashError, CrashPoints, ManualClock
 
+from ..stores import open_at
 from .cloud import Client, Cloud
 
 _READS = frozenset(
@@ -54,20 +56,31 @@ class Mortality:
             self._then(where)
 
 
-def _mortal(name: str) -> Callable[..., Any]:
-    def method(self: Any, *arguments: Any, **named: Any) -> Any:
-        self.mortality.tick(f"before {name}")
-        result = getattr(SQLiteStorage, name)(self, *arguments, **named)
-        self.mortality.tick(f"after {name}")
+class MortalStore(StateStore):
+    """Another store behind a worker that may die at each write."""
+
+    def __init__(self, inner: StateStore, mortality: Mortality) -> None:
+        self.inner, self._mortality = inner, mortality
+
+    def _effect(self, name: str, *arguments: Any, **named: Any) -> Any:
+        self._mortality.tick(f"before {name}")
+        result = getattr(self.inner, name)(*arguments, **named)
+        self._mortality.tick(f"after {name}")
         return result
 
-    return method
+
+def _delegated(name: str) -> Any:
+    if isinstance(getattr(StateStore, name), property):
+        return property(lambda self: getattr(self.inner, name))
+    # Whatever the port has beyond the known reads counts as a write, so that a new method is not forgotten here.
+    if name in StateStore.__abstractmethods__ - _READS:
+        return lambda self, *arguments, **named: self._effect(name, *arguments, **named)
+    return lambda self, *arguments, **named: getattr(self.inner, name)(*arguments, **named)
 
 
-# Whatever the port has beyond the known reads counts as a write, so that a new method is not forgotten here.
-MortalStorage: type[Any] = type(
-    "MortalStorage", (SQLiteStorage,), {name: _mortal(name) for name in StateStore.__abstractmethods__ - _READS}
-)
+for _name in [name for name in vars(StateStore) if not name.startswith("_")]:
+    setattr(MortalStore, _name, _delegated(_name))
+abc.update_abstractmethods(MortalStore)
 
 
 class Worker:
@@ -75,7 +88,8 @@ class Worker:
 
     def __init__(
         self,
-        store: Path,
+        store: str,
+        artifacts: Path,
         clock: ManualClock,
         cloud: Cloud,
         observer: Callable[[RunEvent], None] | None = None,
@@ -85,11 +99,10 @@ class Worker:
         """With `base_url` the provider is a server behind that address, and only the store's effects are counted."""
         self.mortality = Mortality()
         self.started: set[str] = set()
-        storage = MortalStorage(path=store, now=clock.now)
-        storage.mortality = self.mortality
-        self.storage: SQLiteStorage = storage
+        self.storage: StateStore = MortalStore(open_at(store, clock.now), self.mortality)  # type: ignore[abstract]
         self.runner = BatchRunner(
-            storage=storage,
+            storage=self.storage,
+            temp_root=artifacts,
             provider_factory=None if base_url else self._on_cloud(cloud),
             connection=OpenAIConnection(api_key="sk-test", base_url=base_url) if base_url else None,
             observer=observer,
@@ -118,9 +131,9 @@ class Worker:
         self.storage.close()
 
 
-def bury(storage: SQLiteStorage) -> int:
+def bury(storage: Any) -> int:
     """Make the holders of all leases provably dead: processes of this host that are gone. How many."""
-    with storage.engine.begin() as connection:
+    with storage.inner.engine.begin() as connection:
         held = connection.execute(select(leases.c.resource, leases.c.owner).where(leases.c.owner.is_not(None))).all()
         for resource, owner in held:
             fields = owner.split("/")

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from ..stores import STORES
 from .cloud import Cloud, Fate, Trouble
 from .profile import LONG
 from .world import LEASE_SEC, World, bury, make_job
@@ -30,9 +31,9 @@ CRASH_POINTS = {
 
 
 @contextmanager
-def eventful() -> Iterator[World]:
+def eventful(kind: str = STORES[0]) -> Iterator[World]:
     """A run whose batches expire, lose lines and fail rows, and one lost answer to a create."""
-    world = World()
+    world = World(kind=kind)
     try:
         world.jobs["run"] = make_job(5, batch_rows=3)
         world.cloud.fates += [
@@ -73,9 +74,10 @@ def test_the_eventful_run_ends_well_when_nobody_dies() -> None:
         assert {line.kind for line in world.cloud.lines} == {"ok", "error_500", "missing", "odd_breaks", "garbage", ""}
 
 
-def test_death_at_any_effect_loses_no_row_and_pays_no_row_twice() -> None:
+@pytest.mark.every_store
+def test_death_at_any_effect_loses_no_row_and_pays_no_row_twice(store_kind: str) -> None:
     for effect in chosen_effects():
-        with eventful() as world:
+        with eventful(store_kind) as world:
             world.workers[0].die_in(effect)
             live(world)
             assert world.deaths
@@ -88,9 +90,10 @@ def test_death_at_any_effect_loses_no_row_and_pays_no_row_twice() -> None:
             assert world.final_problems() == [], f"after a death at effect {effect}, {dict(world.deaths)}"
 
 
-def test_a_stall_past_the_lease_at_any_effect_changes_nothing_after_the_take_over() -> None:
+@pytest.mark.every_store
+def test_a_stall_past_the_lease_at_any_effect_changes_nothing_after_the_take_over(store_kind: str) -> None:
     for effect in chosen_effects():
-        with eventful() as world:
+        with eventful(store_kind) as world:
             world.stall_in(0, effect)
             live(world)
             assert world.stalls

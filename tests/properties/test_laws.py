@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from batchor_engine import BatchItem, OpenAIConnection, SQLiteStorage
+from batchor_engine import BatchItem, OpenAIConnection, StateStore
 from batchor_engine.core.records import Observation
 from batchor_engine.providers.wire import read_line
 from batchor_engine.sandbox import Fault, SandboxServer
@@ -19,10 +19,12 @@ from .cloud import Fate, Trouble
 from .mortal import bury
 from .world import World, make_job
 
+pytestmark = pytest.mark.every_store
+
 
 @pytest.fixture
-def world() -> Iterator[World]:
-    made = World()
+def world(store_kind: str) -> Iterator[World]:
+    made = World(kind=store_kind)
     yield made
     made.close()
 
@@ -127,7 +129,7 @@ def test_a_batch_moves_once_from_where_it_was_seen(world: World) -> None:
     assert store.batches()[0].state is BatchState.UPLOADED
 
 
-def _owner_of(store: SQLiteStorage) -> str:
+def _owner_of(store: StateStore) -> str:
     owner = store.acquire("run:run", "me", 60.0)
     assert isinstance(owner, str)
     return owner

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from ..stores import STORES
 from .cloud import LINE_KINDS, Fate, Trouble
 from .profile import LONG
 from .world import LEASE_SEC, World, bury, make_job
@@ -60,9 +61,11 @@ def fail_on(problems: list[str]) -> None:
 class Machine(RuleBasedStateMachine):
     """The rules; every one of them is a moment in which anything may die."""
 
+    kind = STORES[0]
+
     def __init__(self) -> None:
         super().__init__()
-        self.world = World()
+        self.world = World(kind=self.kind)
 
     def teardown(self) -> None:
         try:
@@ -175,14 +178,25 @@ class Machine(RuleBasedStateMachine):
         fail_on(self.world.problems())
 
 
+def settings_for(examples: int) -> settings:
+    return settings(
+        max_examples=examples,
+        stateful_step_count=60 if LONG else 35,
+        derandomize=not LONG,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        # Shrinking takes minutes; the long profile does it.
+        phases=[Phase.generate, Phase.shrink] if LONG else [Phase.generate],
+    )
+
+
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(
-    max_examples=2000 if LONG else 60,
-    stateful_step_count=60 if LONG else 35,
-    derandomize=not LONG,
-    deadline=None,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-    # Shrinking takes minutes; the long profile does it.
-    phases=[Phase.generate, Phase.shrink] if LONG else [Phase.generate],
-)
+TestMachine.settings = settings_for(2000 if LONG else 60)
+
+# The same machine on the other databases: what it does is the same, so fewer lives are enough to meet their own traps.
+for _kind in STORES[1:]:
+    _machine = type(f"MachineOn{_kind.title()}", (Machine,), {"kind": _kind, "__module__": __name__})
+    _case = _machine.TestCase
+    _case.settings = settings_for(500 if LONG else 12)
+    globals()[f"Test{_machine.__name__}"] = _case

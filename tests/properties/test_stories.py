@@ -102,8 +102,8 @@ def live_and_die(world: World, effect: int) -> None:
 
 @pytest.mark.parametrize("effect", DEATHS)
 @pytest.mark.parametrize("story", STORIES, ids=NAMES)
-def test_a_story_with_a_death_ends_well_on_the_cloud(story: Story, effect: int) -> None:
-    with told(World()) as world:
+def test_a_story_with_a_death_ends_well_on_the_cloud(story: Story, effect: int, store_kind: str) -> None:
+    with told(World(kind=store_kind)) as world:
         world.cloud.fates += story.fates
         world.cloud.troubles += story.troubles
         live_and_die(world, effect)
@@ -115,8 +115,9 @@ def test_a_story_with_a_death_ends_well_on_the_cloud(story: Story, effect: int) 
 @pytest.mark.slow
 @pytest.mark.parametrize("effect", DEATHS if LONG else DEATHS[:1])
 @pytest.mark.parametrize("story", STORIES, ids=NAMES)
-def test_a_story_with_a_death_ends_well_on_the_sandbox(story: Story, effect: int) -> None:
-    with SandboxServer(clock="polls", faults=story.faults) as sandbox, told(World(sandbox.base_url)) as world:
+def test_a_story_with_a_death_ends_well_on_the_sandbox(story: Story, effect: int, store_kind: str) -> None:
+    sandbox_of_story = SandboxServer(clock="polls", faults=story.faults)
+    with sandbox_of_story as sandbox, told(World(sandbox.base_url, kind=store_kind)) as world:
         live_and_die(world, effect)
         assert world.open_runs() == []
         runner = world.workers[1].runner

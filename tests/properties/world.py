@@ -27,6 +27,7 @@ from batchor_engine.results.segments import read_rows
 from batchor_engine.runtime.hold import LEASE_SEC
 from batchor_engine.testing import CrashError, ManualClock, check_invariants
 
+from ..stores import STORES, new_url
 from .cloud import COUNTED, GOOD, PAID, Cloud, Line
 from .mortal import Worker, bury
 
@@ -39,9 +40,10 @@ ROUNDS = 400
 class World:
     """Two workers, a cloud and the runs that were started."""
 
-    def __init__(self, base_url: str | None = None) -> None:
+    def __init__(self, base_url: str | None = None, *, kind: str = STORES[0]) -> None:
         self.base_url = base_url
         self.folder = Path(tempfile.mkdtemp(prefix="batchor-machine-", dir=_FAST if _FAST.is_dir() else None))
+        self.store_url = new_url(kind, self.folder)
         self.clock = ManualClock()
         self.cloud = Cloud(lambda: self.clock.now().timestamp())
         self.jobs: dict[str, BatchJob[Any, Any]] = {}
@@ -54,7 +56,8 @@ class World:
 
     def new_worker(self) -> Worker:
         return Worker(
-            self.folder / "runs.sqlite3",
+            self.store_url,
+            self.folder / "artifacts",
             self.clock,
             self.cloud,
             late_call_margin_sec=MARGIN_SEC,

@@ -18,10 +18,11 @@ from batchor_engine import (
     PromptParts,
     RetryPolicy,
     RunEvent,
-    SQLiteStorage,
 )
 from batchor_engine.sandbox import Fault, SandboxConfig, SandboxServer
 from batchor_engine.testing import ManualClock, check_invariants
+
+from ..stores import is_there, open_at
 
 
 @dataclass
@@ -30,16 +31,19 @@ class World:
 
     sandbox: SandboxServer
     folder: Path
+    store_url: str
     clock: ManualClock = field(default_factory=ManualClock)
     events: list[RunEvent] = field(default_factory=list)
 
     def runner(self, **options: Any) -> BatchRunner:
         defaults: dict[str, Any] = {
-            "storage": SQLiteStorage(path=self.folder / "runs.sqlite3", now=self.clock.now),
+            "storage": open_at(self.store_url, self.clock.now),
             "connection": OpenAIConnection(api_key="sk-test", base_url=self.sandbox.base_url),
             "sleep": self.clock.sleep,
             "observer": self.events.append,
         }
+        if "storage" not in options:
+            defaults["temp_root"] = self.folder / "runs_artifacts"
         return BatchRunner(**{**defaults, **options})
 
     def job(self, items: Any = 3, **options: Any) -> BatchJob[Any, Any]:
@@ -68,11 +72,11 @@ def sandbox_config() -> SandboxConfig:
 
 
 @pytest.fixture
-def world(tmp_path: Path, sandbox_config: SandboxConfig) -> Iterator[World]:
+def world(tmp_path: Path, sandbox_config: SandboxConfig, store_url: str) -> Iterator[World]:
     with SandboxServer(sandbox_config) as server:
-        made = World(server, tmp_path)
+        made = World(server, tmp_path, store_url)
         yield made
-        if (tmp_path / "runs.sqlite3").exists():
+        if is_there(store_url):
             runner = made.runner()
             assert check_invariants(runner) == []
             runner.close()

@@ -18,6 +18,7 @@ from batchor_engine import (
 )
 from batchor_engine.providers.openai import OpenAIBatchProvider
 
+from ..stores import is_there
 from .conftest import World
 
 
@@ -185,7 +186,7 @@ def test_a_start_that_could_only_fail_stores_nothing(
     monkeypatch.setenv("OPENAI_BASE_URL", "ftp://127.0.0.1/v1")
     with pytest.raises(ValueError, match=r"OPENAI_API_KEY|http"):
         world.runner(connection=OpenAIConnection(**connection)).start(world.job(3))
-    assert not (world.folder / "runs.sqlite3").exists()
+    assert not is_there(world.store_url)
 
 
 def test_waiting_for_batches_of_another_account_is_an_error_not_an_endless_wait(world: World) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +17,12 @@ from batchor_engine.runtime.housekeeping import delete_run
 from batchor_engine.runtime.prune import prune_artifacts
 from batchor_engine.testing import CrashError, CrashPoints, check_invariants
 
+from .. import stores
 from .conftest import World
 
 
 def change(world: World, sql: str, *values: Any) -> None:
-    with closing(sqlite3.connect(world.folder / "runs.sqlite3")) as connection:
-        connection.execute(sql, values)
-        connection.commit()
+    stores.change(world.store_url, sql, *values)
 
 
 def checks(report: DoctorReport) -> list[tuple[str, str, bool]]:

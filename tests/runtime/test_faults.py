@@ -21,6 +21,8 @@ from batchor_engine import (
 
 from .conftest import World
 
+pytestmark = pytest.mark.every_store
+
 
 class Reading(BaseModel):
     depth: int

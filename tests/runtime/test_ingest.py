@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from batchor_engine import (
 from batchor_engine.runtime import advance
 from batchor_engine.testing import CrashError, CrashPoints
 
+from ..stores import dump, is_there
 from .conftest import World
 
 
@@ -84,7 +84,7 @@ def test_a_prompt_that_is_no_prompt_is_a_type_error(world: World, answer: Any) -
 def test_a_model_that_is_not_strict_is_refused_before_anything_is_stored(world: World) -> None:
     with pytest.raises(StructuredOutputSchemaError, match="anything"):
         world.runner().start(world.job(1, structured_output=Open))
-    assert not (world.folder / "runs.sqlite3").exists()
+    assert not is_there(world.store_url)
 
 
 @pytest.mark.parametrize(
@@ -225,10 +225,9 @@ def test_a_kill_before_the_first_rows_does_not_poison_the_run_id(world: World) -
 def test_prompts_leave_the_store_and_no_secret_enters_it(world: World) -> None:
     job = world.job(2, build_prompt=lambda item: f"zebra {item.payload}")
     world.runner().run_and_wait(job, run_id="private")
-    with sqlite3.connect(world.folder / "runs.sqlite3") as connection:
-        dump = "\n".join(connection.iterdump())
-    connection.close()
-    assert "zebra" not in dump
+    stored = dump(world.store_url)
+    assert "private" in stored
+    assert "zebra" not in stored
     for path in world.folder.rglob("*"):
         if path.is_file():
             assert b"sk-test" not in path.read_bytes()

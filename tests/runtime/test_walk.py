@@ -27,7 +27,10 @@ from batchor_engine.runtime import readback
 from batchor_engine.sandbox import SandboxAnswer, SandboxConfig, SandboxRequest
 from batchor_engine.testing import CrashError, CrashPoints
 
+from ..stores import is_there
 from .conftest import World
+
+pytestmark = pytest.mark.every_store
 
 
 class Sighting(BaseModel):
@@ -106,7 +109,7 @@ def test_memory_store_leaves_nothing_on_disk(world: World) -> None:
     assert root.exists()
     runner.close()
     assert not root.exists()
-    assert not (world.folder / "runs.sqlite3").exists()
+    assert not is_there(world.store_url)
 
 
 def test_an_empty_source_is_a_completed_run(world: World) -> None:
@@ -140,15 +143,15 @@ def test_status_and_results_need_neither_key_nor_model(world: World) -> None:
     world.runner().run_and_wait(world.job(2, structured_output=Sighting), run_id="typed")
     code = (
         "import sys, json\n"
-        "from batchor_engine import BatchRunner, SQLiteStorage\n"
+        "from batchor_engine import BatchRunner\n"
         "sys.modules[sys.argv[2]] = None\n"
-        "run = BatchRunner(storage=SQLiteStorage(path=sys.argv[1])).get_run('typed')\n"
+        "run = BatchRunner(storage=sys.argv[1]).get_run('typed')\n"
         "run.export_terminal_results(sys.argv[3])\n"
         "print(json.dumps(run.summary().completed_items))\n"
     )
     out = world.folder / "out.jsonl"
     done = subprocess.run(
-        [sys.executable, "-c", code, str(world.folder / "runs.sqlite3"), __name__, str(out)],
+        [sys.executable, "-c", code, world.store_url, __name__, str(out)],
         capture_output=True,
         text=True,
         env={"PATH": "/usr/bin"},
@@ -163,7 +166,7 @@ def test_status_and_results_need_neither_key_nor_model(world: World) -> None:
 def test_an_unknown_run_is_a_lookup_error_and_creates_no_file(world: World) -> None:
     with pytest.raises(UnknownRunError, match="nope"):
         world.runner().get_run("nope")
-    assert not (world.folder / "runs.sqlite3").exists()
+    assert not is_there(world.store_url)
 
 
 def test_the_end_of_a_run_is_told_once_and_its_source_is_let_go(world: World) -> None:

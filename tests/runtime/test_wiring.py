@@ -6,6 +6,7 @@ import pytest
 
 from batchor_engine import ChunkPolicy, OpenAIProviderConfig, RemoteCleanup, UnknownRunError
 
+from ..stores import is_there
 from .conftest import World
 
 
@@ -14,7 +15,7 @@ def test_a_plan_stores_nothing_and_calls_nobody(world: World) -> None:
     assert (plan.rows, plan.request_files) == (5, 3)
     assert plan.can_start
     assert world.stats()["calls_total"] == 0
-    assert not (world.folder / "runs.sqlite3").exists()
+    assert not is_there(world.store_url)
 
 
 @pytest.mark.parametrize(("policy", "left"), [("none", 2), ("input", 1), (RemoteCleanup.ALL, 0)])

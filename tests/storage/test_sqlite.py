@@ -16,7 +16,7 @@ from batchor_engine import MemoryStateStore, SQLiteStorage, StateStore
 from batchor_engine.core.records import IngestPosition, NewItem, NewPart, NewRun
 from batchor_engine.errors import DuplicateItemError, ForeignStoreError, LeaseLostError, StoreBusyError, StoreError
 from batchor_engine.states import BatchState, RunControlState
-from batchor_engine.storage.schema import SCHEMA_VERSION
+from batchor_engine.storage.migrations import SCHEMA_VERSION
 from batchor_engine.testing import ManualClock
 
 START = IngestPosition("iterable", "list", "", 0)

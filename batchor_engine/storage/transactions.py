@@ -1,0 +1,106 @@
+"""Transactions on a server that may go away in the middle.
+
+Law: a transaction happens once or its caller is told. One that was rolled back is done again; after a COMMIT without an
+answer the server is asked what became of it, and nothing is done again on a guess.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from batchor_engine.errors import StoreError
+from batchor_engine.storage import dialect
+from batchor_engine.storage.dialect import Trouble
+
+T = TypeVar("T")
+
+# As long as a restart of the server may take; less than a lease lasts, so who waits may still be the owner.
+RECONNECT_SEC = 45.0
+_LONGEST_PAUSE_SEC = 1.0
+_MOST_CONFLICTS = 20
+
+
+class _UndoneError(Exception):
+    """The connection was lost at COMMIT, and the transaction did not happen."""
+
+
+class Transactions:
+    """Runs functions in transactions of one engine."""
+
+    def __init__(self, engine: Engine, location: str, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._engine = engine
+        self._location = location
+        self._sleep = sleep
+        self._reached = False
+
+    def write(self, act: Callable[[Connection], T]) -> T:
+        return self._patiently(lambda: self._write_once(act))
+
+    def read(self, act: Callable[[Connection], T], engine: Engine) -> T:
+        return self._patiently(lambda: self._read_once(act, engine))
+
+    def _patiently(self, once: Callable[[], T]) -> T:
+        """Again after a lost connection, for a while, and after a conflict, some times."""
+        gives_up = time.monotonic() + RECONNECT_SEC
+        tries = 0
+        while True:
+            try:
+                result = once()
+            except _UndoneError:
+                pass
+            except DBAPIError as error:
+                trouble = dialect.trouble_of(error)
+                lost = trouble is Trouble.LOST and self._reached and time.monotonic() < gives_up
+                if not lost and not (trouble is Trouble.CONFLICT and tries < _MOST_CONFLICTS):
+                    raise
+            else:
+                self._reached = True
+                return result
+            self._pause(tries)
+            tries += 1
+
+    def _pause(self, tries: int) -> None:
+        longest = min(0.02 * 2**tries, _LONGEST_PAUSE_SEC)
+        self._sleep(longest * random.uniform(0.5, 1.0))  # noqa: S311 - spreads callers, protects nothing
+
+    def _read_once(self, act: Callable[[Connection], T], engine: Engine) -> T:
+        with engine.connect() as connection, connection.begin():
+            return act(connection)
+
+    def _write_once(self, act: Callable[[Connection], T]) -> T:
+        with self._engine.connect() as connection:
+            transaction = connection.begin()
+            try:
+                result = act(connection)
+                name = dialect.transaction_id(connection)
+            except BaseException:
+                transaction.rollback()
+                raise
+            try:
+                transaction.commit()
+            except DBAPIError as error:
+                if dialect.trouble_of(error) is not Trouble.LOST:
+                    raise
+            else:
+                return result
+        if name is None or self._landed(name):
+            return result
+        raise _UndoneError
+
+    def _landed(self, name: str) -> bool:
+        """Whether a transaction whose COMMIT got no answer has happened."""
+        gives_up = time.monotonic() + RECONNECT_SEC
+        tries = 0
+        while time.monotonic() < gives_up:
+            answer = self._patiently(lambda: self._read_once(lambda it: dialect.landed(it, name), self._engine))
+            if answer is not None:
+                return answer
+            self._pause(tries)
+            tries += 1
+        raise StoreError(f"{self._location} was lost while it committed, and cannot say whether it did: try again.")

@@ -1,0 +1,109 @@
+"""Which databases the tests run on: BATCHOR_TEST_STORES, a list of kinds, "sqlite,postgres" where nothing is said.
+
+Tests that ask for `store_url` or `store_kind` run on the first kind; those marked `every_store` on each of the list.
+A PostgreSQL is started for the session where one is needed, unless BATCHOR_TEST_POSTGRES_DSN names one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.engine import make_url
+
+from batchor_engine import StateStore
+from batchor_engine.storage.registry import open_url
+from batchor_engine.storage.schema import metadata
+
+from .servers.postgres import PostgresServer
+
+KINDS = ("sqlite", "postgres")
+STORES = tuple(os.environ.get("BATCHOR_TEST_STORES", ",".join(KINDS)).split(","))
+assert set(STORES) <= set(KINDS), f"BATCHOR_TEST_STORES has unknown kinds: {STORES}"
+
+POSTGRES_DSN = "BATCHOR_TEST_POSTGRES_DSN"
+# Where this session's own server is; set by conftest.py before there are several processes.
+POSTGRES_HOME = "BATCHOR_TEST_POSTGRES_HOME"
+
+
+def new_url(kind: str, folder: Path) -> str:
+    """The URL of a store that is not there yet."""
+    if kind == "sqlite":
+        return f"sqlite:///{folder / 'runs.sqlite3'}"
+    dsn = postgres_dsn()
+    return f"{dsn}{'&' if '?' in dsn else '?'}schema=t_{uuid.uuid4().hex[:12]}"
+
+
+def is_there(url: str) -> bool:
+    """Whether anything was ever written there."""
+    parsed = make_url(url)
+    if _is_sqlite(url):
+        return Path(str(parsed.database)).exists()
+    with closing(_connect_postgres()) as connection:
+        query = "SELECT 1 FROM pg_namespace WHERE nspname = %s"
+        return connection.execute(query, [parsed.query["schema"]]).fetchone() is not None
+
+
+def change(url: str, sql: str, *values: Any) -> None:
+    """Break something behind the store's back; `?` stands for a value."""
+    with _connected(url) as connection:
+        connection.execute(sql if _is_sqlite(url) else sql.replace("?", "%s"), values)
+        connection.commit()
+
+
+def dump(url: str) -> str:
+    """All values of all tables."""
+    with _connected(url) as connection:
+        tables = [connection.execute(f"SELECT * FROM {name}").fetchall() for name in metadata.tables]
+        return "\n".join(repr(row) for rows in tables for row in rows)
+
+
+@contextmanager
+def _connected(url: str) -> Iterator[Any]:
+    """A connection of the driver, on which bare names mean the store's tables."""
+    parsed = make_url(url)
+    driver: Any = sqlite3.connect(str(parsed.database)) if _is_sqlite(url) else _connect_postgres()
+    with closing(driver) as connection:
+        if not _is_sqlite(url):
+            connection.execute(f'SET search_path TO "{parsed.query["schema"]}"')
+        yield connection
+
+
+def _connect_postgres() -> Any:
+    import psycopg
+
+    return psycopg.connect(postgres_dsn())
+
+
+def _is_sqlite(url: str) -> bool:
+    return make_url(url).get_backend_name() == "sqlite"
+
+
+def open_at(url: str, now: Callable[[], datetime] | None = None) -> StateStore:
+    return open_url(url, now=now)
+
+
+def postgres_dsn() -> str:
+    """The given server, or this session's own, which is started by whoever comes first."""
+    if given := os.environ.get(POSTGRES_DSN):
+        return given
+    home = Path(os.environ[POSTGRES_HOME])
+    with home.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        server = PostgresServer(home)
+        server.start()
+    return server.dsn
+
+
+def stop_postgres() -> None:
+    home = Path(os.environ[POSTGRES_HOME])
+    home.with_suffix(".lock").unlink(missing_ok=True)
+    if home.exists():
+        PostgresServer(home).destroy()
