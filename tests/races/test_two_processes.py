@@ -37,7 +37,7 @@ def test_two_processes_send_every_row_once(tmp_path: Path, store_url: str, runs:
 
 @pytest.mark.slow
 @pytest.mark.every_store
-@pytest.mark.parametrize(("runs", "rows"), [(1, 120), (50, 2)], ids=["one-run", "fifty-runs"])
+@pytest.mark.parametrize(("runs", "rows"), [(1, 60), (50, 1)], ids=["one-run", "fifty-runs"])
 def test_eight_processes_send_every_row_once(tmp_path: Path, store_url: str, runs: int, rows: int) -> None:
     """Each goes through the runs from another one on, so that they meet everywhere."""
     place = {"store": store_url, "artifacts": str(tmp_path / "files")}
