@@ -13,6 +13,7 @@ from batchor_dagster.jobs import build_batchor_jobs
 from batchor_dagster.metadata import BatchorMetadataSet
 from batchor_dagster.resources import BatchorResource
 from batchor_dagster.sensors import build_batchor_polling_sensor
+from batchor_dagster.submission_sensor import build_batchor_submission_sensor
 from batchor_dagster.translator import BatchorAssetData, BatchorAssetRole, DagsterBatchorTranslator
 
 __version__ = "0.1.0"
@@ -40,4 +41,5 @@ __all__ = [
     "build_batchor_io_manager",
     "build_batchor_jobs",
     "build_batchor_polling_sensor",
+    "build_batchor_submission_sensor",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, TypeGuard, Unpack
 
 import dagster as dg
 from pydantic import BaseModel
@@ -216,11 +216,16 @@ class _Pair:
 
 def flatten(assets: AnyAssets) -> Iterator[Any]:
     """Assets out of nested lists, in order."""
-    for asset in assets if isinstance(assets, Sequence) else [assets]:
-        if isinstance(asset, Sequence):
+    for asset in assets if _is_list(assets) else [assets]:
+        if _is_list(asset):
             yield from flatten(asset)
         else:
             yield asset
+
+
+def _is_list(given: Any) -> TypeGuard[Sequence[Any]]:
+    # Dagster's specs are tuples, too.
+    return isinstance(given, Sequence) and not isinstance(given, dg.AssetSpec)
 
 
 def result_specs(assets: AnyAssets) -> list[dg.AssetSpec]:

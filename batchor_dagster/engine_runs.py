@@ -14,13 +14,14 @@ from dataclasses import dataclass
 
 import dagster as dg
 
+from batchor_dagster.metadata import GENERATION_TAG
 from batchor_engine import BatchRunner, RunControlState, RunInfo
 
 ASSET_LABEL = "asset"
 PARTITION_LABEL = "partition"
 GENERATION_LABEL = "generation"
 # In this order: a re-executed backfill starts new runs, which share nothing with the old ones but these tags.
-_GENERATION_TAGS = ("dagster/root_backfill_id", "dagster/backfill")
+_GENERATION_TAGS = (GENERATION_TAG, "dagster/root_backfill_id", "dagster/backfill")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ SENSOR_TAG = f"{NAMESPACE}/sensor"
 RUN_ID_TAG = f"{NAMESPACE}/run_id"
 REVISION_TAG = f"{NAMESPACE}/revision"
 REASON_TAG = f"{NAMESPACE}/reason"
+# On a run of a submission sensor: what it and all later attempts have in common.
+GENERATION_TAG = f"{NAMESPACE}/generation"
 # On a run that turned a partition red on purpose: the outcome that it showed.
 OUTCOME_TAG = f"{NAMESPACE}/outcome"
 

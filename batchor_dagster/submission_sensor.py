@@ -1,0 +1,230 @@
+"""The submission sensor: submits partitions that are due, as many as the provider has room for.
+
+Law: one partition gets one generation from here, so that overlapping ticks, repeated ticks and retries never pay twice.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import chain, zip_longest
+from typing import Literal
+
+import dagster as dg
+
+from batchor_dagster.assets import AnyAssets, flatten, result_specs
+from batchor_dagster.due import Shown, Submission, has_ended, partitions_by_age, submission_of
+from batchor_dagster.engine_runs import ASSET_LABEL, GENERATION_LABEL, Slot, asset_label, newest_run
+from batchor_dagster.ledger import UNFINISHED
+from batchor_dagster.metadata import GENERATION_TAG, REASON_TAG, RESOURCE_KEY, RESULTS_OF_KEY, SENSOR_TAG
+from batchor_dagster.resources import RESOURCE, BatchorResource
+from batchor_dagster.sensors import tick_seconds
+from batchor_engine import BatchRunner, ItemStatus, RunControlState, RunInfo
+
+OnUpstreamUpdate = Literal["ignore", "resubmit"]
+
+FIRST_PAUSE_SEC = 60.0
+LONGEST_PAUSE_SEC = 24 * 3600.0
+# The latest runs of an asset from which the size of the next one is guessed.
+_SAMPLE = 5
+_TO_SEND = (ItemStatus.PENDING, ItemStatus.QUEUED_LOCAL)
+
+
+def build_batchor_submission_sensor(
+    *,
+    assets: AnyAssets,
+    max_runs_in_flight: int = 20,
+    minimum_interval_seconds: int = 60,
+    default_sensor_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.STOPPED,
+    on_upstream_update: OnUpstreamUpdate = "ignore",
+    name: str | None = None,
+    resource_key: str = RESOURCE,
+) -> dg.SensorDefinition:
+    """A sensor that materializes `<name>_batch` of partitions that are due, oldest first.
+
+    Due is a partition that nobody has submitted, whose upstream is materialized and whose time window is over. No more
+    are submitted than `max_runs_in_flight` runs of these assets at once, and than the token budget has room for, judged
+    by the size of the latest runs. A submission that failed is asked for again after a pause that doubles; one that
+    a person cancelled is left to them.
+
+    It spends money, so it is off until it is switched on. `on_upstream_update="resubmit"` also pays again for a
+    partition whose upstream was materialized after it was submitted.
+
+    Example:
+        >>> build_batchor_definitions(assets=[tickets, triage], resources={"batchor": batchor},
+        ...     sensors=[build_batchor_submission_sensor(assets=[tickets, triage], max_runs_in_flight=5)])
+    """
+    if max_runs_in_flight < 1:
+        raise dg.DagsterInvalidDefinitionError(f"max_runs_in_flight must be at least 1, but is {max_runs_in_flight}")
+    given = {key: one for one in flatten(assets) for key in _keys_of(one)}
+    specs = [spec for spec in result_specs(assets) if spec.metadata[RESOURCE_KEY] == resource_key]
+    labels = {dg.AssetKey.from_user_string(spec.metadata[RESULTS_OF_KEY]): asset_label(spec.key) for spec in specs}
+    if not labels:
+        raise dg.DagsterInvalidDefinitionError(
+            f"build_batchor_submission_sensor found no batch asset of resource {resource_key!r}: pass what "
+            "@batchor_assets returned"
+        )
+    rules = Rules(name or f"{resource_key}_submission_sensor", max_runs_in_flight, on_upstream_update)
+
+    @dg.sensor(
+        name=rules.sensor,
+        asset_selection=dg.AssetSelection.assets(*labels),
+        minimum_interval_seconds=minimum_interval_seconds,
+        default_status=default_sensor_status,
+        required_resource_keys={resource_key},
+        description="Submits partitions that are due, as many as the provider has room for.",
+    )
+    def submit(context: dg.SensorEvaluationContext, **_resources: object) -> dg.SensorResult:
+        # Dagster passes required resources by keyword when a sensor is called directly, and only then.
+        deadline = time.monotonic() + tick_seconds()
+        batchor: BatchorResource = getattr(context.resources, resource_key)
+        here = context.repository_def.assets_defs_by_key if context.repository_def else {}
+        submissions = [submission_of(key, label, {**given, **here}) for key, label in labels.items()]
+        with closing(batchor.runner()) as runner:
+            return SubmissionTick(context.instance, runner, rules, submissions, deadline).run()
+
+    return submit
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a sensor was built with."""
+
+    sensor: str
+    max_runs_in_flight: int
+    on_upstream_update: OnUpstreamUpdate
+
+
+@dataclass(frozen=True)
+class Due:
+    """A partition to submit, and the generation that all attempts to do so share."""
+
+    submission: Submission
+    partition: str
+    generation: str
+
+
+@dataclass
+class SubmissionTick:
+    """See what is due and what is in flight; ask for as much as there is room; stops at `deadline` (monotonic)."""
+
+    instance: dg.DagsterInstance
+    runner: BatchRunner
+    rules: Rules
+    submissions: Sequence[Submission]
+    deadline: float
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def run(self) -> dg.SensorResult:
+        """Requests, or a skip reason that says what is waited for."""
+        under_way = self._under_way()
+        flying = [run for one in self.submissions for run in self._flying(one)]
+        # A submission whose run the engine knows already is counted there.
+        known = {info.labels.get(GENERATION_LABEL) for info in flying}
+        begun = [one for one in under_way if one not in known]
+        room = max(0, self.rules.max_runs_in_flight - len(flying) - len(begun))
+        queues = [self._queue(one, under_way, room) for one in self.submissions]
+        in_turn = (due for due in chain.from_iterable(zip_longest(*queues)) if due is not None)
+        requests = [request for request, _ in zip(in_turn, range(room), strict=False)]
+        return dg.SensorResult(
+            run_requests=requests,
+            skip_reason=None
+            if requests
+            else f"Nothing to submit: {len(flying) + len(begun)} runs are in flight"
+            f" (at most {self.rules.max_runs_in_flight})" + ("." if room else ", so what is due waits."),
+        )
+
+    def _queue(self, one: Submission, under_way: Mapping[str, dg.DagsterRun], room: int) -> list[dg.RunRequest]:
+        """Requests for the oldest due partitions of one asset, as many as its token budget has room for."""
+        mine = sum(run.tags.get(GENERATION_TAG, "").startswith(_prefix(one)) for run in under_way.values())
+        room = min(room, self._tokens_allow(one, mine))
+        found: list[dg.RunRequest] = []
+        for due in self._due(one, under_way) if room else ():
+            request = self._request(due)
+            found += [request] if request else []
+            if len(found) >= room or time.monotonic() >= self.deadline:
+                break
+        return found
+
+    def _due(self, one: Submission, under_way: Mapping[str, dg.DagsterRun]) -> Iterator[Due]:
+        shown = Shown.read(self.instance, one)
+        for partition in partitions_by_age(one, self.now, self.instance):
+            sent = shown.of[one.key].get(partition)
+            if sent is not None and self.rules.on_upstream_update == "ignore":
+                continue
+            if not has_ended(one.partitions_def, partition, self.now):
+                continue
+            made_of = shown.made_of(one, partition, self.now, self.instance)
+            if made_of is None or (sent is not None and made_of <= sent):
+                continue
+            again = "" if sent is None else f"@{made_of}"
+            due = Due(one, partition, f"{_prefix(one)}{partition}]{again}")
+            if due.generation not in under_way and (sent is not None or self._is_ours(due)):
+                yield due
+
+    def _is_ours(self, due: Due) -> bool:
+        """False when somebody else has submitted the partition, even if that was cut short: they can go on with it."""
+        newest = newest_run(self.runner, Slot(due.submission.label, due.partition))
+        return newest is None or newest.labels.get(GENERATION_LABEL) == due.generation
+
+    def _request(self, due: Due) -> dg.RunRequest | None:
+        """The next attempt, unless the last one is too young or was cancelled."""
+        tags = {SENSOR_TAG: self.rules.sensor, GENERATION_TAG: due.generation}
+        earlier = self.instance.get_run_records(dg.RunsFilter(tags={GENERATION_TAG: due.generation}))
+        if earlier and not _may_ask_again(earlier):
+            return None
+        return dg.RunRequest(
+            run_key=f"{due.generation}:{len(earlier)}",
+            asset_selection=[due.submission.key],
+            partition_key=due.partition or None,
+            tags={**tags, REASON_TAG: "due" if not earlier else "retry"},
+        )
+
+    def _under_way(self) -> dict[str, dg.DagsterRun]:
+        """Submissions that this sensor asked for and that have not ended, by generation."""
+        mine = dg.RunsFilter(tags={SENSOR_TAG: self.rules.sensor}, statuses=UNFINISHED)
+        return {run.tags[GENERATION_TAG]: run for run in self.instance.get_runs(mine)}
+
+    def _flying(self, one: Submission) -> list[RunInfo]:
+        return self.runner.find_runs({ASSET_LABEL: one.label}, unfinished=True)
+
+    def _tokens_allow(self, one: Submission, under_way: int) -> int:
+        """How many partitions the token budget has room for; one at a time until the first has told its size."""
+        latest = self.runner.find_runs({ASSET_LABEL: one.label}, limit=_SAMPLE)
+        if not latest:
+            return 0 if under_way else 1
+        headroom = self.runner.budget_of(latest[0].run_id).headroom
+        if headroom is None:
+            return self.rules.max_runs_in_flight
+        flying = self._flying(one)
+        if any(_waits_for_room(info) for info in flying):
+            return 0
+        sizes = [sum(batch.tokens for batch in info.batches) for info in latest if info.batches]
+        size = max(1, sum(sizes) // len(sizes)) if sizes else headroom + 1
+        fits = headroom // size - under_way
+        # A partition above the whole budget goes out piece by piece, alone.
+        return max(fits, 0 if flying or under_way else 1)
+
+
+def _waits_for_room(info: RunInfo) -> bool:
+    """Rows that were read and not sent come before anything new."""
+    summary = info.summary
+    return summary.control_state is RunControlState.RUNNING and any(summary.status_counts.get(one) for one in _TO_SEND)
+
+
+def _may_ask_again(earlier: Sequence[dg.RunRecord]) -> bool:
+    last = earlier[0]
+    if last.dagster_run.status in {*UNFINISHED, dg.DagsterRunStatus.CANCELED}:
+        return False
+    return time.time() - (last.end_time or 0.0) >= min(FIRST_PAUSE_SEC * 2 ** (len(earlier) - 1), LONGEST_PAUSE_SEC)
+
+
+def _prefix(one: Submission) -> str:
+    return f"due:{one.label}["
+
+
+def _keys_of(asset: object) -> list[dg.AssetKey]:
+    if isinstance(asset, dg.AssetsDefinition):
+        return list(asset.keys)
+    return [asset.key] if isinstance(asset, dg.AssetSpec | dg.SourceAsset) else []
