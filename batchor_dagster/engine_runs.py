@@ -9,17 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import dagster as dg
 
 from batchor_dagster.metadata import GENERATION_TAG
-from batchor_engine import BatchRunner, RunControlState, RunInfo
+from batchor_engine import BatchRunner, Run, RunControlState, RunInfo
 
 ASSET_LABEL = "asset"
 PARTITION_LABEL = "partition"
 GENERATION_LABEL = "generation"
+# Of a run for several partitions: their keys as a JSON list, and one label for each, to find the run by it.
+PARTITIONS_LABEL = "partitions"
+_MEMBER_LABEL, _IS_MEMBER = "partition:{}", "yes"
 # In this order: a re-executed backfill starts new runs, which share nothing with the old ones but these tags.
 _GENERATION_TAGS = (GENERATION_TAG, "dagster/root_backfill_id", "dagster/backfill")
 
@@ -36,12 +40,38 @@ class Slot:
 
     def run_id(self, generation: str) -> str:
         """A readable id that is stable for this slot and generation."""
-        text = json.dumps([self.asset, self.partition, generation])
-        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-        return "-".join(part for part in (_slug(self.asset), _slug(self.partition), digest) if part)
+        return _run_id(self.asset, self.partition, [self.asset, self.partition, generation])
 
     def __str__(self) -> str:
         return f"{self.asset}[{self.partition}]" if self.partition else self.asset
+
+
+@dataclass(frozen=True)
+class SlotRange:
+    """An asset and several of its partitions, in order, that one engine run answers together."""
+
+    asset: str
+    partitions: tuple[str, ...]
+
+    def labels(self, **more: str) -> dict[str, str]:
+        members = {_MEMBER_LABEL.format(key): _IS_MEMBER for key in self.partitions}
+        return {ASSET_LABEL: self.asset, PARTITIONS_LABEL: self.keys_label(), **members, **more}
+
+    def keys_label(self) -> str:
+        return json.dumps(self.partitions)
+
+    def run_id(self, generation: str) -> str:
+        """Stable for the ends of the range: other partitions between the same ends are a clash, never a second run."""
+        first, last = self.partitions[0], self.partitions[-1]
+        return _run_id(self.asset, f"{_slug(first)[:28]}--{_slug(last)[:28]}", [self.asset, [first, last], generation])
+
+    def __str__(self) -> str:
+        return f"{self.asset}[{self.partitions[0]}...{self.partitions[-1]}]"
+
+
+def target(asset: str, partitions: Collection[str]) -> Slot | SlotRange:
+    """What one engine run is for: an asset without partitions, with one, or with several."""
+    return SlotRange(asset, tuple(partitions)) if len(partitions) > 1 else Slot(asset, *partitions)
 
 
 def asset_label(key: dg.AssetKey) -> str:
@@ -49,8 +79,23 @@ def asset_label(key: dg.AssetKey) -> str:
     return key.to_user_string()
 
 
+def target_of(info: RunInfo) -> Slot | SlotRange:
+    """What a run was started for."""
+    asset = info.labels.get(ASSET_LABEL, "")
+    if PARTITIONS_LABEL in info.labels:
+        return SlotRange(asset, tuple(json.loads(info.labels[PARTITIONS_LABEL])))
+    return Slot(asset, info.labels.get(PARTITION_LABEL, ""))
+
+
+def slots_of(info: RunInfo) -> list[Slot]:
+    """Every slot that a run answers; their position, from 1, is the number of their group of rows."""
+    found = target_of(info)
+    return [found] if isinstance(found, Slot) else [Slot(found.asset, key) for key in found.partitions]
+
+
 def slot_of(info: RunInfo) -> Slot:
-    return Slot(info.labels.get(ASSET_LABEL, ""), info.labels.get(PARTITION_LABEL, ""))
+    """The slot that a run answers, the first one where there are several."""
+    return slots_of(info)[0]
 
 
 def generation_of(run: dg.DagsterRun, instance: dg.DagsterInstance) -> str:
@@ -66,27 +111,50 @@ def runs_of(runner: BatchRunner, asset: str) -> list[RunInfo]:
 
 
 def newest_run(runner: BatchRunner, slot: Slot) -> RunInfo | None:
-    """The run of the latest generation, finished or not."""
-    return max(runner.find_runs(labels=slot.labels()), key=_age_key, default=None)
+    """The run of the latest generation, finished or not, for this slot alone or for others too."""
+    member = {ASSET_LABEL: slot.asset, _MEMBER_LABEL.format(slot.partition): _IS_MEMBER}
+    shared = runner.find_runs(labels=member, limit=1) if slot.partition else []
+    return max([*runner.find_runs(labels=slot.labels(), limit=1), *shared], key=_age_key, default=None)
 
 
-def run_info(runner: BatchRunner, slot: Slot, run_id: str) -> RunInfo:
-    """The facts about one run of a slot."""
-    found = next((info for info in runner.find_runs(labels=slot.labels()) if info.run_id == run_id), None)
-    if found is None:
-        raise ValueError(f"Run {run_id} does not belong to {slot}.")
-    return found
+def latest_for(runner: BatchRunner, where: Slot | SlotRange) -> RunInfo | None:
+    """The latest run that was started for exactly these partitions."""
+    which = {PARTITION_LABEL: where.partition} if isinstance(where, Slot) else {PARTITIONS_LABEL: where.keys_label()}
+    return next(iter(runner.find_runs(labels={ASSET_LABEL: where.asset, **which}, limit=1)), None)
 
 
 def newest_by_slot(infos: Iterable[RunInfo]) -> dict[Slot, RunInfo]:
     """The latest generation of each slot."""
-    return {slot_of(info): info for info in sorted(infos, key=_age_key)}
+    return {slot: info for info in sorted(infos, key=_age_key) for slot in slots_of(info)}
 
 
-def answers_by_partition(runner: BatchRunner, asset: str) -> dict[str, RunInfo]:
-    """For each partition the latest run that has ended with at least one answer, or without any row."""
-    ended = [info for info in runs_of(runner, asset) if info.is_finished and not is_lost(info)]
-    return {slot.partition: info for slot, info in newest_by_slot(ended).items()}
+def views(runner: BatchRunner, info: RunInfo, slots: Iterable[Slot]) -> dict[Slot, tuple[Run, RunInfo]]:
+    """For each of these slots of a run: a handle on its rows alone, and the facts with its counts."""
+    run, members = runner.get_run(info.run_id), slots_of(info)
+    if isinstance(target_of(info), Slot):
+        return dict.fromkeys(slots, (run, info))
+    groups = run.by_group()
+    found: dict[Slot, tuple[Run, RunInfo]] = {}
+    for slot in slots:
+        number = members.index(slot) + 1
+        rows = groups[number] if number in groups else run.group(number)
+        kept = {name: value for name, value in info.labels.items() if name != PARTITIONS_LABEL}
+        facts = replace(info, summary=rows.known_summary, labels=slot.labels(**kept))
+        found[slot] = rows, facts
+    return found
+
+
+def answers_by_partition(runner: BatchRunner, asset: str, partitions: Iterable[str]) -> dict[str, Run]:
+    """For each partition the rows of the latest run that has ended with at least one answer, or without any row."""
+    wanted = [Slot(asset, key) for key in partitions]
+    open_slots, found = set(wanted), dict[Slot, Run]()
+    for info in sorted(runs_of(runner, asset), key=_age_key, reverse=True):
+        asked = open_slots.intersection(slots_of(info)) if info.is_finished else set[Slot]()
+        for slot, (rows, facts) in views(runner, info, asked).items() if asked else ():
+            if not is_lost(facts):
+                found[slot] = rows
+                open_slots.discard(slot)
+    return {slot.partition: found[slot] for slot in wanted if slot in found}
 
 
 def is_cancelled(info: RunInfo) -> bool:
@@ -109,6 +177,11 @@ def lost_outcome(info: RunInfo) -> str:
 
 def _age_key(info: RunInfo) -> tuple[float, str]:
     return info.created_at.timestamp(), info.run_id
+
+
+def _run_id(asset: str, where: str, identity: list[Any]) -> str:
+    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
+    return "-".join(part for part in (_slug(asset), _slug(where), digest) if part)
 
 
 def _slug(text: str) -> str:

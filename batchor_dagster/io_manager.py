@@ -4,6 +4,7 @@ Law: nothing is written here; the rows are durable in the engine's store before 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
@@ -12,8 +13,9 @@ from batchor_dagster.engine_runs import Slot, answers_by_partition, asset_label,
 from batchor_dagster.failures import reasons
 from batchor_dagster.forms import InputForm, form_of, read_rows
 from batchor_dagster.metadata import RESULTS_OF_KEY
+from batchor_dagster.partitions import ByPartition
 from batchor_dagster.resources import RESOURCE, BatchorResource
-from batchor_engine import BatchRunner, Run
+from batchor_engine import BatchRunner
 
 ALLOW_MISSING = "allow_missing_partitions"
 
@@ -41,6 +43,8 @@ class BatchorIOManager(dg.IOManager):
         """Read the partitions that the consumer depends on."""
         form = form_of(context.dagster_type.typing_type)
         upstream = _Upstream(context)
+        if isinstance(context.dagster_type, ByPartition) and upstream.is_range:
+            form = replace(form, by_partition=True)
         # A handle reads after this returns; its runner lets go of the store when it is forgotten.
         runner = self.batchor.runner()
         try:
@@ -61,9 +65,13 @@ class _Upstream:
         self._keys = list(context.asset_partition_keys) if self._is_partitioned else [""]
         self._is_lenient = bool(context.definition_metadata.get(ALLOW_MISSING))
 
+    @property
+    def is_range(self) -> bool:
+        return len(self._keys) > 1
+
     def read(self, runner: BatchRunner, form: InputForm) -> Any:
         self._check(form)
-        found = _ended(runner, self._asset, self._keys)
+        found = answers_by_partition(runner, self._asset, self._keys)
         if not self._is_lenient and (missing := [key for key in self._keys if key not in found]):
             raise dg.Failure(self._why_missing(runner, missing), allow_retries=False)
         if form.by_partition:
@@ -110,12 +118,6 @@ class _Upstream:
 
     def _place(self, key: str) -> str:
         return f"{self._asset}[{key}]" if key else self._asset
-
-
-def _ended(runner: BatchRunner, asset: str, keys: Sequence[str]) -> dict[str, Run]:
-    """For each of these partitions that has one, the latest run with answers."""
-    ended = answers_by_partition(runner, asset)
-    return {key: runner.get_run(ended[key].run_id) for key in keys if key in ended}
 
 
 def build_batchor_io_manager(*, resource_key: str = RESOURCE) -> dg.IOManagerDefinition:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from batchor_dagster.engine_runs import is_lost, lost_outcome, slot_of
+from batchor_dagster.engine_runs import Slot, is_lost, lost_outcome, slot_of
 from batchor_dagster.metadata import OUTCOME_TAG, REVISION_TAG, RUN_ID_TAG, SENSOR_TAG, BatchorMetadataSet
 from batchor_engine import RunInfo
 
@@ -40,17 +40,30 @@ class Ledger:
     instance: dg.DagsterInstance
     watch: Watch
 
-    def reported(self, info: RunInfo) -> BatchorMetadataSet:
-        """What the latest observation of the run's asset and partition says; an empty set without one."""
-        records = self.instance.fetch_observations(self._records_of(info), limit=1).records
+    def reported(self, slot: Slot) -> BatchorMetadataSet:
+        """What the latest observation of an asset and partition says; an empty set without one."""
+        records = self.instance.fetch_observations(self._records_of(slot), limit=1).records
         event = records[0].asset_observation if records else None
         return BatchorMetadataSet.extract(event.metadata) if event else BatchorMetadataSet()
 
-    def is_delivered(self, info: RunInfo) -> bool:
-        """True when the asset shows the outcome of this ended run: its rows, or a red run where it has none."""
-        if is_lost(info):
-            return self._turned_red(info)
-        records = self.instance.fetch_materializations(self._records_of(info), limit=1).records
+    def is_delivered(self, info: RunInfo, parts: Iterable[RunInfo]) -> bool:
+        """True when the asset shows the outcome of this ended run: its rows, or a red run where it has none.
+
+        `parts` are the facts about its rows in each partition that has no later run.
+        """
+        red = False
+        for part in parts:
+            if not is_lost(part):
+                if not self._shows(part):
+                    return False
+            elif not red:
+                red = self._turned_red(info)
+                if not red:
+                    return False
+        return True
+
+    def _shows(self, info: RunInfo) -> bool:
+        records = self.instance.fetch_materializations(self._records_of(slot_of(info)), limit=1).records
         event = records[0].asset_materialization if records else None
         shown = BatchorMetadataSet.extract(event.metadata) if event else BatchorMetadataSet()
         outcome = (info.run_id, info.summary.completed_items, info.summary.failed_items)
@@ -82,7 +95,6 @@ class Ledger:
         last = self.instance.get_runs(dg.RunsFilter(tags=mine, statuses=ENDED), limit=1)
         return any(run.is_failure and run.tags.get(OUTCOME_TAG) == lost_outcome(info) for run in last)
 
-    def _records_of(self, info: RunInfo) -> dg.AssetRecordsFilter:
-        slot = slot_of(info)
+    def _records_of(self, slot: Slot) -> dg.AssetRecordsFilter:
         partitions = [slot.partition] if slot.partition else None
         return dg.AssetRecordsFilter(asset_key=self.watch.keys[slot.asset], asset_partitions=partitions)

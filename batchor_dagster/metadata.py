@@ -116,6 +116,13 @@ class BatchorMetadataSet:
     provider_page: Annotated[
         dg.UrlMetadataValue | None, Says("OpenAI's page of the batch, or of all batches.", BATCH, RESULTS)
     ] = None
+    generation: Annotated[
+        str | None, Says("What the engine run shares with every re-execution of the Dagster run.", BATCH)
+    ] = None
+    overrides: Annotated[dg.JsonMetadataValue | None, Says("What the launchpad changed about the job.", BATCH)] = None
+    partitions: Annotated[
+        str | None, Says("The partitions that one engine run answers together, if it is several.", *_ALL)
+    ] = None
     results: Annotated[dg.DagsterAssetMetadataValue | None, Says("The asset that the answers land in.", BATCH)] = None
     sensor: Annotated[str | None, Says("The sensor that materializes it.", BATCH)] = None
     submission: Annotated[dg.DagsterAssetMetadataValue | None, Says("The asset that sent the rows.", RESULTS)] = None

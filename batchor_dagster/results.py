@@ -1,6 +1,6 @@
 """The `<name>` asset: brings in what is due, and materializes once the run has ended."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,13 +10,31 @@ from pydantic import BaseModel
 
 from batchor_dagster.checks import BatchorChecks, check_specs
 from batchor_dagster.columns import column_schema
-from batchor_dagster.engine_runs import newest_run, run_info
-from batchor_dagster.metadata import COLUMN_SCHEMA_KEY, RESOURCE_KEY, RESULTS_OF_KEY, RUN_ID_TAG, SENSOR_TAG
-from batchor_dagster.outcome import Ended, outcome
+from batchor_dagster.delivery import Delivery
+from batchor_dagster.engine_runs import (
+    Slot,
+    asset_label,
+    lost_outcome,
+    newest_by_slot,
+    newest_run,
+    runs_of,
+    slots_of,
+    views,
+)
+from batchor_dagster.metadata import (
+    COLUMN_SCHEMA_KEY,
+    OUTCOME_TAG,
+    RESOURCE_KEY,
+    RESULTS_OF_KEY,
+    RUN_ID_TAG,
+    SENSOR_TAG,
+)
+from batchor_dagster.outcome import Ended
+from batchor_dagster.partitions import partitions_of_step
 from batchor_dagster.reports import pending_message
 from batchor_dagster.resources import BatchorResource
-from batchor_dagster.submission import one_clear_failure, slot_of_step
-from batchor_engine import BatchRunner, Run
+from batchor_dagster.submission import one_clear_failure
+from batchor_engine import BatchRunner, Run, RunInfo, UnknownRunError
 
 OnPending = Literal["skip", "wait", "fail"]
 
@@ -76,25 +94,91 @@ def bring_in(
     policy: ResultPolicy,
     submitted_by: dg.AssetKey,
 ) -> Iterator[Any]:
-    """One round of the run that this step is for; events only when it has ended."""
-    slot = slot_of_step(context, key)
-    newest = newest_run(runner, slot)
-    if newest is None:
-        raise dg.Failure(f"Nothing was submitted for {slot}: materialize its _batch asset first.", allow_retries=False)
-    run = runner.get_run(context.run.tags.get(RUN_ID_TAG, newest.run_id))
+    """One round of the runs that this step is for; events only for partitions whose run has ended."""
+    asset = asset_label(key)
+    slots = [Slot(asset, partition) for partition in partitions_of_step(context)] or [Slot(asset)]
     # A run that the sensor asked for does one round, whatever a person's run would do.
     on_pending = "skip" if SENSOR_TAG in context.run.tags else policy.on_pending
-    advance(run, on_pending)
-    info = run_info(runner, slot, run.run_id)
-    if not info.is_finished:
-        message = pending_message(info, key, polling_sensor_name(policy.resource_key))
-        if on_pending == "fail":
-            raise dg.Failure(message)
-        context.log.info(message)
-    elif info.run_id != newest.run_id:
-        context.log.info(f"{info.run_id} has ended, but {newest.run_id} was submitted later: nothing to materialize.")
+    newest = _newest(runner, slots)
+    infos = {info.run_id: info for info in _advanced(context, runner, newest, slots, on_pending)}
+    ended = list(_ended(context, runner, newest, infos))
+    missing = [str(slot) for slot in slots if slot not in newest]
+    delivered = Delivery(context, key, policy.checks, submitted_by)
+    if len(slots) == 1:
+        yield from (event for one in ended for event in delivered.one(one))
     else:
-        yield from outcome(context, Ended(run, info, slot.partition), key, policy.checks, submitted_by=submitted_by)
+        try:
+            yield from delivered.many(ended, len(slots))
+        except dg.Failure:
+            # As for one partition: the sensor recognises by this tag that Dagster shows what became of the run.
+            for info in infos.values():
+                context.instance.add_run_tags(context.run.run_id, {OUTCOME_TAG: lost_outcome(info)})
+            raise
+    if missing:
+        raise _never_submitted(missing)
+    pending = [info for info in infos.values() if not info.is_finished]
+    messages = [pending_message(info, key, polling_sensor_name(policy.resource_key)) for info in pending]
+    if messages and on_pending == "fail":
+        raise dg.Failure(" ".join(messages))
+    for message in messages:
+        context.log.info(message)
+
+
+def _newest(runner: BatchRunner, slots: Sequence[Slot]) -> dict[Slot, RunInfo]:
+    if len(slots) == 1:
+        found = newest_run(runner, slots[0])
+        return {slots[0]: found} if found else {}
+    every = newest_by_slot(runs_of(runner, slots[0].asset))
+    return {slot: every[slot] for slot in slots if slot in every}
+
+
+def _never_submitted(missing: Sequence[str]) -> dg.Failure:
+    more = f" and {len(missing) - 1} partitions more" if len(missing) > 1 else ""
+    message = f"Nothing was submitted for {missing[0]}{more}: materialize its _batch asset first."
+    return dg.Failure(message, allow_retries=False)
+
+
+def _advanced(
+    context: dg.AssetExecutionContext,
+    runner: BatchRunner,
+    newest: Mapping[Slot, RunInfo],
+    slots: Sequence[Slot],
+    on_pending: OnPending,
+) -> Iterator[RunInfo]:
+    """The engine runs of a step after a round each: the one that the tags name, else the latest of every partition."""
+    named = context.run.tags.get(RUN_ID_TAG)
+    if named is not None and not _belongs(runner, named, slots):
+        raise ValueError(f"Run {named} does not belong to {slots[0]}.")
+    for run_id in [named] if named else dict.fromkeys(info.run_id for info in newest.values()):
+        advance(runner.get_run(run_id), on_pending)
+        yield runner.info(run_id)
+
+
+def _belongs(runner: BatchRunner, run_id: str, slots: Sequence[Slot]) -> bool:
+    try:
+        return not set(slots).isdisjoint(slots_of(runner.info(run_id)))
+    except UnknownRunError:
+        return False
+
+
+def _ended(
+    context: dg.AssetExecutionContext,
+    runner: BatchRunner,
+    newest: Mapping[Slot, RunInfo],
+    infos: Mapping[str, RunInfo],
+) -> Iterator[Ended]:
+    """The partitions whose latest run has ended, each with its own rows of that run."""
+    for info in infos.values():
+        if not info.is_finished:
+            continue
+        own = [slot for slot, latest in newest.items() if latest.run_id == info.run_id]
+        for slot, (rows, facts) in views(runner, info, own).items():
+            yield Ended(rows, facts, slot.partition)
+        for slot in set(slots_of(info)).intersection(newest).difference(own):
+            context.log.info(
+                f"{info.run_id} has ended, but {newest[slot].run_id} was submitted later for {slot}: nothing to "
+                "materialize."
+            )
 
 
 def advance(run: Run, on_pending: OnPending) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from batchor_dagster.engine_runs import ASSET_LABEL, Slot, newest_run, slot_of
+from batchor_dagster.engine_runs import ASSET_LABEL, Slot, newest_run, slot_of, slots_of, target_of
 from batchor_dagster.reports import progress_metadata
 from batchor_engine import BatchRunner, RunInfo, UnknownRunError
 
@@ -52,10 +52,10 @@ def _by_id(runner: BatchRunner, keys: Mapping[str, dg.AssetKey], wanted: Wanted)
         raise dg.Failure(f"There is no run {wanted.run_id!r} in this store. {flying}", allow_retries=False) from None
     slot = slot_of(info)
     asset = _assets(keys, wanted.asset)[0] if wanted.asset else slot.asset
-    if asset != slot.asset or wanted.partition not in ("", slot.partition):
+    if asset != slot.asset or wanted.partition not in ("", *(one.partition for one in slots_of(info))):
         raise dg.Failure(
-            f"Run {info.run_id} belongs to {slot}, not to {Slot(asset, wanted.partition or slot.partition)}: "
-            "leave run_id or the others empty.",
+            f"Run {info.run_id} belongs to {target_of(info)}, not to "
+            f"{Slot(asset, wanted.partition or slot.partition)}: leave run_id or the others empty.",
             allow_retries=False,
         )
     return info
@@ -117,4 +117,4 @@ def told(info: RunInfo) -> str:
     seen = progress_metadata(info)
     reason = f" ({seen.control_reason})" if seen.control_reason else ""
     state = f"{seen.control}{reason}" if not info.is_finished and seen.control != "running" else seen.status
-    return f"{slot_of(info)}: run {info.run_id}, {state}, {seen.answered} of {seen.rows} rows answered"
+    return f"{target_of(info)}: run {info.run_id}, {state}, {seen.answered} of {seen.rows} rows answered"

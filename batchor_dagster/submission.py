@@ -11,13 +11,15 @@ from typing import Any
 import dagster as dg
 from pydantic import BaseModel
 
-from batchor_dagster.engine_runs import GENERATION_LABEL, Slot, asset_label, generation_of, run_info
-from batchor_dagster.reports import submission_metadata
+from batchor_dagster.config import CONFIG_PARAMETER, config_class, run_config_of
+from batchor_dagster.launch import submit
+from batchor_dagster.partitions import ByPartition, for_partition, partitions_of_step, takes_ranges
 from batchor_dagster.resources import BatchorResource
-from batchor_engine import BatchJob, BatchorError, BatchRunner, UnknownRunError
+from batchor_engine import BatchJob, BatchorError
 
 JobFunction = Callable[..., BatchJob[Any, Any]]
 KIND_PREFIX = "dagster/kind/"
+_RESOURCE_MARK: Any = getattr(dg.ResourceParam[Any], "__metadata__", ())
 
 
 def submission_asset(
@@ -33,14 +35,21 @@ def submission_asset(
     """An asset with the inputs, config and resources of `fn`, which submits the job that `fn` returns."""
     wanted = inspect.signature(fn).parameters
 
-    def submit(context: dg.AssetExecutionContext, **given: Any) -> dg.MaterializeResult:
-        given["context"] = context
-        with one_clear_failure():
-            job = checked_job(fn(**{name: value for name, value in given.items() if name in wanted}), fn, model)
-            return start(context, given[resource_key], job, results_key, cancel_on_termination=cancel_on_termination)
+    def job(given: dict[str, Any]) -> BatchJob[Any, Any]:
+        return checked_job(fn(**{name: value for name, value in given.items() if name in wanted}), fn, model)
 
-    adopt_signature(submit, fn, resource_key)
-    return dg.asset(**_spec_args(spec), **op_args)(submit)
+    def asset(context: dg.AssetExecutionContext, **given: Any) -> dg.MaterializeResult:
+        batchor: BatchorResource = given[resource_key]
+        config = run_config_of(given.get(CONFIG_PARAMETER))
+        keys = partitions_of_step(context)
+        with one_clear_failure(), closing(batchor.runner()) as runner:
+            several = [for_partition(given, context, keys, key) for key in keys] if len(keys) > 1 else []
+            jobs = [job(one) for one in several or [{**given, "context": context}]]
+            return submit(context, runner, jobs, results_key, config, cancel_on_termination=cancel_on_termination)
+
+    by_partition = takes_ranges(op_args.get("backfill_policy"))
+    adopt_signature(asset, fn, resource_key, by_partition=by_partition, name=spec.key.to_python_identifier())
+    return dg.asset(**_spec_args(spec), **op_args)(asset)
 
 
 def _spec_args(spec: dg.AssetSpec) -> dict[str, Any]:
@@ -62,55 +71,6 @@ def _spec_args(spec: dg.AssetSpec) -> dict[str, Any]:
         "owners": spec.owners,
         **{name: value for name, value in fields.items() if value is not None},
     }
-
-
-def start(
-    context: dg.AssetExecutionContext,
-    batchor: BatchorResource,
-    job: BatchJob[Any, Any],
-    results_key: dg.AssetKey,
-    *,
-    cancel_on_termination: bool,
-) -> dg.MaterializeResult:
-    """Start or resume the engine run of this asset, partition and generation."""
-    slot = slot_of_step(context, results_key)
-    generation = generation_of(context.run, context.instance)
-    with closing(batchor.runner()) as runner:
-        run_id = slot.run_id(generation)
-        with _terminated(context, runner, run_id, cancel=cancel_on_termination):
-            runner.start(job, run_id=run_id, labels=slot.labels(**{GENERATION_LABEL: generation}))
-        info = run_info(runner, slot, run_id)
-        said = submission_metadata(runner.get_run(run_id), info, results=results_key)
-    context.log.info(f"{info.run_id}: {info.summary.total_items} rows in {len(info.batches)} batches")
-    return dg.MaterializeResult(metadata={**said})
-
-
-@contextmanager
-def _terminated(context: dg.AssetExecutionContext, runner: BatchRunner, run_id: str, *, cancel: bool) -> Iterator[None]:
-    """Say, when the Dagster run is terminated in the middle, what becomes of the engine's run; cancel it if asked to.
-
-    The lease is free by then, and what is on its way to the provider is found again by the next round.
-    """
-    try:
-        yield
-    except dg.DagsterExecutionInterruptedError:
-        try:
-            summary = runner.cancel_run(run_id).summary() if cancel else runner.get_run(run_id).summary()
-        except UnknownRunError:
-            context.log.info(f"Terminated before {run_id} was stored: nothing was sent.")
-            raise
-        goes_on = "cancelled, answers that are paid for are still collected" if cancel else "goes on with what is sent"
-        context.log.info(f"Terminated: {run_id} is {goes_on}; {summary.active_batches} batches are at the provider.")
-        raise
-
-
-def slot_of_step(context: dg.AssetExecutionContext, results_key: dg.AssetKey) -> Slot:
-    """The asset and partition that a step works on."""
-    if context.has_partition_key:
-        return Slot(asset_label(results_key), context.partition_key)
-    if context.assets_def.partitions_def is not None:
-        raise dg.Failure(f"{asset_label(results_key)} works on one partition in a run: choose one", allow_retries=False)
-    return Slot(asset_label(results_key))
 
 
 def checked_job(job: object, fn: JobFunction, model: type[BaseModel] | None) -> BatchJob[Any, Any]:
@@ -135,15 +95,33 @@ def one_clear_failure() -> Iterator[None]:
         raise dg.Failure(description=str(error), allow_retries=not isinstance(error, ValueError)) from error
 
 
-def adopt_signature(submit: Callable[..., Any], fn: JobFunction, resource_key: str) -> None:
-    """Give `submit` the name, docstring and parameters of `fn`, types resolved, plus `context` and our resource.
+def adopt_signature(
+    asset: Callable[..., Any], fn: JobFunction, resource_key: str, *, by_partition: bool, name: str
+) -> None:
+    """Give `asset` the name, docstring and parameters of `fn`, types resolved, plus `context`, our resource and config.
 
     The resource is a parameter because Dagster refuses a decorator that names resources when `fn` takes some itself.
+    With `by_partition` an input may also arrive as a dict over partitions.
     """
-    types = {"context": dg.AssetExecutionContext, resource_key: BatchorResource}
+    types: dict[str, Any] = {"context": dg.AssetExecutionContext, resource_key: BatchorResource}
+    config = config_class(fn)
+    if config is not None:
+        types[CONFIG_PARAMETER] = config
     own = [one for one in inspect.signature(fn, eval_str=True).parameters.values() if one.name not in types]
+    if by_partition:
+        own = [_by_partition(one, name) for one in own]
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    parameters = [*(inspect.Parameter(name, kind, annotation=hint) for name, hint in types.items()), *own]
-    submit.__name__, submit.__doc__, submit.__module__ = fn.__name__, fn.__doc__, fn.__module__
-    submit.__annotations__ = {one.name: one.annotation for one in parameters if one.annotation is not one.empty}
-    submit.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
+    parameters = [*(inspect.Parameter(key, kind, annotation=hint) for key, hint in types.items()), *own]
+    asset.__name__, asset.__doc__, asset.__module__ = fn.__name__, fn.__doc__, fn.__module__
+    asset.__annotations__ = {one.name: one.annotation for one in parameters if one.annotation is not one.empty}
+    asset.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
+
+
+def _by_partition(parameter: inspect.Parameter, asset: str) -> inspect.Parameter:
+    hint = parameter.annotation
+    is_resource = getattr(hint, "__metadata__", None) == _RESOURCE_MARK or (
+        isinstance(hint, type) and issubclass(hint, dg.ConfigurableResource)
+    )
+    if is_resource or hint is parameter.empty:
+        return parameter
+    return parameter.replace(annotation=ByPartition(f"{asset}_{parameter.name}", hint))

@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from batchor_dagster.engine_runs import ASSET_LABEL, newest_by_slot, slot_of
+from batchor_dagster.engine_runs import ASSET_LABEL, Slot, SlotRange, newest_by_slot, target_of, views
 from batchor_dagster.ledger import Ledger
 from batchor_dagster.metadata import REASON_TAG, REVISION_TAG, RUN_ID_TAG, SENSOR_TAG, BatchorMetadataSet
+from batchor_dagster.partitions import range_tags
 from batchor_dagster.reports import progress_metadata
 from batchor_engine import BatchRunner, RunControlState, RunInfo
 
@@ -23,6 +24,9 @@ MAX_OBSERVATIONS = 100
 
 # Clocks of the machines that start runs may differ by this much.
 CLOCK_MARGIN_SEC = 300.0
+
+# By engine run: the slots that it is the latest run of, in order.
+OwnSlots = dict[str, list[Slot]]
 
 
 @dataclass(frozen=True)
@@ -102,9 +106,10 @@ class Tick:
         self._poll()
         before = Cursor.read(self.context.cursor)
         history = History.read(self.runner, self.ledger.watch.keys, before)
-        undelivered, settled_until = self._undelivered(history)
+        own = _own_slots([*history.working, *history.ended])
+        undelivered, settled_until = self._undelivered(history, own)
         requests = list(self._requests(history.working, undelivered))
-        observations, seen = self._observations(history.working, before.seen)
+        observations, seen = self._observations(history.working, own, before.seen)
         until = min([settled_until, *(_age(info) for info in undelivered), *history.open_since()])
         return dg.SensorResult(
             run_requests=requests,
@@ -118,17 +123,20 @@ class Tick:
         for error in report.errors:
             self.context.log.warning(f"The provider did not answer: {error}")
 
-    def _undelivered(self, history: History) -> tuple[list[RunInfo], float]:
-        """Ended runs, the latest of their partition, that Dagster does not show; and up to which age all are known."""
-        latest = {info.run_id for info in newest_by_slot([*history.working, *history.ended]).values()}
+    def _undelivered(self, history: History, own: OwnSlots) -> tuple[list[RunInfo], float]:
+        """Ended runs, the latest of a partition, that Dagster does not show; and up to which age all are known."""
         ended = sorted(history.ended, key=_age)
         found: list[RunInfo] = []
         for info in ended:
             if self._late():
                 return found, _age(info)
-            if info.run_id in latest and not self.ledger.is_delivered(info):
+            if info.run_id in own and not self._is_delivered(info, own[info.run_id]):
                 found.append(info)
         return found, _age(ended[-1]) if ended else history.since
+
+    def _is_delivered(self, info: RunInfo, own: Sequence[Slot]) -> bool:
+        parts = [part for _, part in views(self.runner, info, own).values()]
+        return self.ledger.is_delivered(info, parts)
 
     def _requests(self, working: Sequence[RunInfo], undelivered: Sequence[RunInfo]) -> Iterator[dg.RunRequest]:
         due = [(info, "+".join(sorted(info.due))) for info in working if info.due]
@@ -150,12 +158,13 @@ class Tick:
         return time.time() - (earlier[0].end_time or 0.0) >= pause
 
     def _request(self, info: RunInfo, reason: str, earlier: int) -> dg.RunRequest:
-        slot = slot_of(info)
+        where = target_of(info)
         return dg.RunRequest(
             run_key=f"{info.run_id}:{info.revision}" + (f":{earlier}" if earlier else ""),
-            asset_selection=[self.ledger.watch.keys[slot.asset]],
-            partition_key=slot.partition or None,
+            asset_selection=[self.ledger.watch.keys[where.asset]],
+            partition_key=where.partition or None if isinstance(where, Slot) else None,
             tags={
+                **(range_tags(where) if isinstance(where, SlotRange) else {}),
                 SENSOR_TAG: self.ledger.watch.sensor,
                 RUN_ID_TAG: info.run_id,
                 REVISION_TAG: str(info.revision),
@@ -163,8 +172,14 @@ class Tick:
             },
         )
 
-    def _observations(self, working: Sequence[RunInfo], seen: str) -> tuple[list[dg.AssetObservation], str]:
-        """What Dagster has not been told yet, and the digest to remember; the old one while something is left."""
+    def _observations(
+        self, working: Sequence[RunInfo], own: OwnSlots, seen: str
+    ) -> tuple[list[dg.AssetObservation], str]:
+        """What Dagster has not been told yet, and the digest to remember; the old one while something is left.
+
+        A run is observed on the first partition that it is the latest of, for an older one would belie a newer.
+        """
+        working = [info for info in working if info.run_id in own]
         digest = _digest(working)
         if digest == seen:
             return [], digest
@@ -172,19 +187,28 @@ class Tick:
         for info in working:
             if self._late() or len(found) == MAX_OBSERVATIONS:
                 return found, seen
-            progress = progress_metadata(info)
-            if _facts(self.ledger.reported(info)) != _facts(progress):
-                found.append(self._observation(info, progress))
+            progress, slot = progress_metadata(info), own[info.run_id][0]
+            if _facts(self.ledger.reported(slot)) != _facts(progress):
+                where = target_of(info)
+                several = BatchorMetadataSet(partitions=str(where) if isinstance(where, SlotRange) else None)
+                found.append(
+                    dg.AssetObservation(
+                        asset_key=self.ledger.watch.keys[slot.asset],
+                        partition=slot.partition or None,
+                        metadata={**progress, **several},
+                    )
+                )
         return found, digest
-
-    def _observation(self, info: RunInfo, progress: BatchorMetadataSet) -> dg.AssetObservation:
-        slot = slot_of(info)
-        return dg.AssetObservation(
-            asset_key=self.ledger.watch.keys[slot.asset], partition=slot.partition or None, metadata={**progress}
-        )
 
     def _late(self) -> bool:
         return time.monotonic() >= self.deadline
+
+
+def _own_slots(infos: Iterable[RunInfo]) -> OwnSlots:
+    found: OwnSlots = {}
+    for slot, info in newest_by_slot(infos).items():
+        found.setdefault(info.run_id, []).append(slot)
+    return found
 
 
 def _age(info: RunInfo) -> float:

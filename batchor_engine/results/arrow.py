@@ -25,3 +25,10 @@ def parquet() -> Any:
     import pyarrow.parquet as module  # pyright: ignore[reportMissingTypeStubs]
 
     return module
+
+
+def compute() -> Any:
+    """The pyarrow.compute module."""
+    import pyarrow.compute as module  # pyright: ignore[reportMissingTypeStubs]
+
+    return module

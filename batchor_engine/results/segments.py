@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Self, TypeAlias
 
 from batchor_engine.core.segment import SegmentRow, SegmentTotals
 from batchor_engine.models import RunUsage
-from batchor_engine.results.arrow import ArrowBatch, parquet
+from batchor_engine.results.arrow import ArrowBatch, compute, parquet
 from batchor_engine.results.columns import DICTIONARY_COLUMNS, check_version, segment_schema, to_rows, to_table
 from batchor_engine.states import ItemStatus
 
@@ -228,6 +228,12 @@ def iter_record_batches(file: SegmentFile, columns: Sequence[str] | None = None)
         with _open(file) as opened:
             table = opened.read_row_group(group, columns=wanted, use_threads=False)
         yield from table.to_batches()
+
+
+def group_record_batches(file: SegmentFile, columns: Sequence[str], group: int) -> Iterator[ArrowBatch]:
+    """These columns of the rows of one group of rows, final or not."""
+    for batch in iter_record_batches(file, ("group", *columns)):
+        yield batch.filter(compute().equal(batch.column("group"), group))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ guessed.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from batchor_engine.core.costs import Cost, Priced, PriceList, Tier, UnknownPrice, UsageByTier, price, with_note
 from batchor_engine.core.records import RunRecord, SegmentRecord
 from batchor_engine.models import RunUsage
-from batchor_engine.results.segments import iter_record_batches
+from batchor_engine.results.segments import group_record_batches, iter_record_batches
 from batchor_engine.runtime.host import Host
 
 if TYPE_CHECKING:
@@ -150,9 +150,7 @@ def group_usages(host: Host, run: RunRecord, group: int) -> Iterator[RunUsage]:
     """The usage of every collected line of one group of rows, retried ones included."""
     for segment in host.store.segments(run.pk):
         with host.artifacts(run).reading(segment.key) as file:
-            for batch in iter_record_batches(file, ("group", *_USAGE_COLUMNS)):
-                groups, *counts = (batch.column(name).to_pylist() for name in ("group", *_USAGE_COLUMNS))
-                yield from _rows_used(row[1:] for row in zip(groups, *counts, strict=True) if row[0] == group)
+            yield from _usages(lambda: group_record_batches(file, _USAGE_COLUMNS, group))
 
 
 def _prices_of(host: Host, run: RunRecord) -> Priced:
@@ -175,12 +173,9 @@ def _add_segment(host: Host, run: RunRecord, segment: SegmentRecord, prices: Pri
 def _usages(batches: Callable[[], Iterator[Any]]) -> Iterator[RunUsage]:
     for batch in batches():
         columns = [batch.column(name).to_pylist() for name in _USAGE_COLUMNS]
-        yield from _rows_used(zip(*columns, strict=True))
-
-
-def _rows_used(rows: Iterable[Sequence[int | None]]) -> Iterator[RunUsage]:
-    """A line without an answer has used nothing."""
-    return (RunUsage(*(number or 0 for number in row)) for row in rows if row[0] is not None)
+        for row in zip(*columns, strict=True):
+            if row[0] is not None:
+                yield RunUsage(*(number or 0 for number in row))
 
 
 def server_of(host: Host, run: RunRecord) -> str:

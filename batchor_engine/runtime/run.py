@@ -68,6 +68,11 @@ class Run:
     def is_finished(self) -> bool:
         return self.status in RUN_TERMINAL
 
+    @property
+    def known_summary(self) -> RunSummary:
+        """The summary as of the last call that read; costs nothing."""
+        return self._summary
+
     # --- going on
 
     def refresh(self, deadline: float | None = None) -> RunSummary:
@@ -240,14 +245,22 @@ class Run:
         return self._runner.host.store.tallies(self._record().pk)
 
     def by_group(self) -> dict[int, Run]:
-        """Each group of rows as a handle that reads these alone, under their own ids; control is the whole run's."""
+        """Each group of rows as a handle that reads these alone, under their own ids; control is the whole run's.
+
+        Counts are as of this call, which makes one pass over the rows in the database for all groups together.
+        """
+        self.summary()
+        return {group: self._group(group, tally) for group, tally in sorted(self.tallies().items())}
+
+    def group(self, number: int) -> Run:
+        """One group as by_group() gives it; a number without rows is an empty group."""
+        self.summary()
+        return self._group(number, self.tallies().get(number, RunTally()))
+
+    def _group(self, number: int, tally: RunTally) -> Run:
         from batchor_engine.runtime.run_group import RunGroup
 
-        summary = self.summary()
-        return {
-            group: RunGroup(runner=self._runner, run_id=self.run_id, summary=summary, group=group, tally=tally)
-            for group, tally in sorted(self.tallies().items())
-        }
+        return RunGroup(runner=self._runner, run_id=self.run_id, whole=self._summary, group=number, tally=tally)
 
     def failure_counts(self) -> dict[str, int]:
         """Items that failed for good, by error class."""

@@ -26,47 +26,50 @@ if TYPE_CHECKING:
 class RunGroup(Run):
     """The rows of one group, with the ids and the metadata that they have in it."""
 
-    def __init__(self, *, runner: BatchRunner, run_id: str, summary: RunSummary, group: int, tally: RunTally) -> None:
-        super().__init__(runner=runner, run_id=run_id, summary=_of_group(summary, tally))
-        self.group = group
+    def __init__(self, *, runner: BatchRunner, run_id: str, whole: RunSummary, group: int, tally: RunTally) -> None:
+        super().__init__(runner=runner, run_id=run_id, summary=_of_group(whole, tally))
+        self.number = group
+        self._tally = tally
 
     def __repr__(self) -> str:
-        return f"RunGroup({self.run_id!r}, {self.group}, {self.status.value})"
+        return f"RunGroup({self.run_id!r}, {self.number}, {self.status.value})"
 
     def summary(self) -> RunSummary:
         """The run's summary with the counts of the group; costs a pass over the run's rows in the database."""
         whole = summarize(self._record(), self._runner.host.clock)
-        self._summary = _of_group(whole, self.tallies().get(self.group, RunTally()))
+        self._tally = super().tallies().get(self.number, RunTally())
+        self._summary = _of_group(whole, self._tally)
         return self._summary
 
     def tallies(self) -> dict[int, RunTally]:
-        return {number: tally for number, tally in super().tallies().items() if number == self.group}
+        """The group's own tally, as of the last summary()."""
+        return {self.number: self._tally}
 
     def iter_failures(self) -> Iterator[TextItemResult]:
-        return iter_failed_results(self._runner.host, self._record(), group=self.group)
+        return iter_failed_results(self._runner.host, self._record(), group=self.number)
 
     def failures(self) -> Any:
-        return failures_table(self._runner.host, self._record(), group=self.group)
+        return failures_table(self._runner.host, self._record(), group=self.number)
 
     def failure_counts(self) -> dict[str, int]:
-        return failure_counts(self._runner.host, self._record(), group=self.group)
+        return failure_counts(self._runner.host, self._record(), group=self.number)
 
     def write_parquet(self, path: str | Path, *, rows_per_file: int | None = None) -> Path:
         host, run = self._runner.host, self._record()
-        return write_parquet(host, run, self._model(), path, rows_per_file=rows_per_file, group=self.group)
+        return write_parquet(host, run, self._model(), path, rows_per_file=rows_per_file, group=self.number)
 
     def usage(self) -> RunUsage:
-        return sum(group_usages(self._runner.host, self._record(), self.group), RunUsage())
+        return sum(group_usages(self._runner.host, self._record(), self.number), RunUsage())
 
     def cost(self) -> Cost:
         host, run = self._runner.host, self._record()
-        return cost_of_rows(host, run, group_usages(host, run, self.group))
+        return cost_of_rows(host, run, group_usages(host, run, self.number))
 
     def estimate(self) -> RunEstimate:
-        return run_estimate(self._runner.host, self._record(), group=self.group)
+        return run_estimate(self._runner.host, self._record(), group=self.number)
 
     def _results(self, *, raw: bool) -> Iterator[BatchResultItem]:
-        return iter_results(self._runner.host, self._record(), self._model(), raw=raw, group=self.group)
+        return iter_results(self._runner.host, self._record(), self._model(), raw=raw, group=self.number)
 
 
 def _of_group(whole: RunSummary, tally: RunTally) -> RunSummary:

@@ -150,13 +150,6 @@ def test_a_run_id_of_another_asset_is_refused(shop: Shop) -> None:
     assert failure_of(result) == f"Run {stray} does not belong to triage."
 
 
-def test_a_range_of_partitions_in_one_run_is_refused(shop: Shop) -> None:
-    defs = shop.definitions([tickets_asset(FOUR_ROWS, days), triage_assets(partitions_def=days)])
-    tags = {"dagster/asset_partition_range_start": DAY, "dagster/asset_partition_range_end": NEXT_DAY}
-    result = shop.materialize(defs, "triage", tags=tags)
-    assert "works on one partition in a run" in failure_of(result)
-
-
 def test_waiting_holds_the_worker_until_the_run_has_ended(shop: Shop) -> None:
     with SandboxServer(clock="polls", responder="example_project.responder:respond") as quick:
         busy = Shop(quick, shop.instance, shop.folder)

@@ -1,0 +1,188 @@
+"""Starting the engine run of a step, or going on with it.
+
+Law: the same asset, partitions and generation are the same engine run, however often a step is repeated; what is asked
+of it in another way than it was started is refused before anything is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+from batchor_dagster.config import (
+    NEW,
+    RESUME,
+    BatchorRunConfig,
+    labels_for,
+    overridden,
+    stored_overrides,
+)
+from batchor_dagster.engine_runs import (
+    GENERATION_LABEL,
+    Slot,
+    SlotRange,
+    asset_label,
+    generation_of,
+    is_cancelled,
+    latest_for,
+    slots_of,
+    target,
+    views,
+)
+from batchor_dagster.metadata import BatchorMetadataSet
+from batchor_dagster.partitions import partitions_of_step
+from batchor_dagster.reports import submission_metadata
+from batchor_engine import BatchJob, BatchRunner, RunInfo, RunMismatchError, UnknownRunError, grouped_job
+
+Jobs = list[BatchJob[Any, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """One engine run to be: for what, as which generation, and what the launchpad changes about the job."""
+
+    where: Slot | SlotRange
+    run_id: str
+    generation: str
+    overrides: dict[str, Any]
+
+    def job(self, jobs: Jobs) -> BatchJob[Any, Any]:
+        """One job out of those of the partitions."""
+        changed = [overridden(job, self.overrides) for job in jobs]
+        return changed[0] if len(changed) == 1 else grouped_job(dict(enumerate(changed, start=1)))
+
+    def labels(self) -> dict[str, str]:
+        return self.where.labels(**{GENERATION_LABEL: self.generation}, **labels_for(self.overrides))
+
+
+def submit(
+    context: dg.AssetExecutionContext,
+    runner: BatchRunner,
+    jobs: Jobs,
+    results_key: dg.AssetKey,
+    config: BatchorRunConfig,
+    *,
+    cancel_on_termination: bool,
+) -> dg.MaterializeResult:
+    """Start or resume the engine run of this step and say what went out; `jobs` are those of its partitions."""
+    launch = plan_launch(context, runner, target(asset_label(results_key), partitions_of_step(context)), config)
+    with _terminated(context, runner, launch.run_id, cancel=cancel_on_termination), _way_out(launch):
+        runner.start(launch.job(jobs), run_id=launch.run_id, labels=launch.labels())
+    info = runner.info(launch.run_id)
+    if is_cancelled(info):
+        raise dg.Failure(
+            f"{info.run_id} was cancelled, so nothing goes out any more: materialize {launch.where} in a new run, not "
+            "as a re-execution, for a new generation",
+            allow_retries=False,
+        )
+    context.log.info(f"{info.run_id}: {info.summary.total_items} rows in {len(info.batches)} batches")
+    said = submission_metadata(runner.get_run(info.run_id), info, results=results_key)
+    return dg.MaterializeResult(metadata={**said, **_particulars(context, runner, launch, info)})
+
+
+def plan_launch(
+    context: dg.AssetExecutionContext, runner: BatchRunner, where: Slot | SlotRange, config: BatchorRunConfig
+) -> Launch:
+    """Which engine run is meant; a dg.Failure where there is nothing to resume, or it was started differently."""
+    stored = _stored(context, runner, where, config.generation)
+    generation = config.generation
+    if config.generation == NEW:
+        generation = generation_of(context.run, context.instance)
+    if stored is None:
+        return Launch(where=where, run_id=where.run_id(generation), generation=generation, overrides=config.overrides())
+    started_with = stored_overrides(stored)
+    overrides = {**started_with, **config.overrides()}
+    if overrides.get("first_rows") != started_with.get("first_rows"):
+        raise dg.Failure(
+            f"{stored.run_id} was started with first_rows {started_with.get('first_rows')}, not "
+            f"{overrides['first_rows']}: {_OTHER_GENERATION}",
+            allow_retries=False,
+        )
+    return Launch(
+        where=where,
+        run_id=stored.run_id,
+        generation=stored.labels.get(GENERATION_LABEL, generation),
+        overrides=overrides,
+    )
+
+
+_OTHER_GENERATION = "leave it as it was to go on, or materialize with generation: new to start over and pay again"
+
+
+def _stored(
+    context: dg.AssetExecutionContext, runner: BatchRunner, where: Slot | SlotRange, generation: str
+) -> RunInfo | None:
+    """The run to go on with, if there is one."""
+    if generation == RESUME:
+        found = latest_for(runner, where)
+        if found is None:
+            raise dg.Failure(f"There is no run of {where} to resume: materialize it with generation: new", None, False)
+        return found
+    name = generation_of(context.run, context.instance) if generation == NEW else generation
+    try:
+        found = runner.info(where.run_id(name))
+    except UnknownRunError:
+        return None
+    if [slot.partition for slot in slots_of(found)] != _partitions(where):
+        raise dg.Failure(
+            f"{found.run_id} was started for {len(slots_of(found))} partitions, and now there are others between its "
+            "ends: materialize in a new run for a new generation",
+            allow_retries=False,
+        )
+    return found
+
+
+def _partitions(where: Slot | SlotRange) -> list[str]:
+    return [where.partition] if isinstance(where, Slot) else list(where.partitions)
+
+
+@contextmanager
+def _way_out(launch: Launch) -> Iterator[None]:
+    """Say in Dagster's words what to do about a run that was started with something else."""
+    try:
+        yield
+    except RunMismatchError as error:
+        reason = str(error).partition(" Pass the same job")[0].partition(" Start a new run_id")[0]
+        raise dg.Failure(f"{reason} In the launchpad: {_OTHER_GENERATION}.", allow_retries=False) from error
+    except ValueError as error:
+        if isinstance(launch.where, SlotRange) and "groups" in str(error):
+            raise ValueError(f"{launch.where}: {error} (its partitions, in order, are the groups)") from error
+        raise
+
+
+@contextmanager
+def _terminated(context: dg.AssetExecutionContext, runner: BatchRunner, run_id: str, *, cancel: bool) -> Iterator[None]:
+    """Say, when the Dagster run is terminated in the middle, what becomes of the engine's run; cancel it if asked to.
+
+    The lease is free by then, and what is on its way to the provider is found again by the next round.
+    """
+    try:
+        yield
+    except dg.DagsterExecutionInterruptedError:
+        try:
+            summary = runner.cancel_run(run_id).summary() if cancel else runner.get_run(run_id).summary()
+        except UnknownRunError:
+            context.log.info(f"Terminated before {run_id} was stored: nothing was sent.")
+            raise
+        goes_on = "cancelled, answers that are paid for are still collected" if cancel else "goes on with what is sent"
+        context.log.info(f"Terminated: {run_id} is {goes_on}; {summary.active_batches} batches are at the provider.")
+        raise
+
+
+def _particulars(
+    context: dg.AssetExecutionContext, runner: BatchRunner, launch: Launch, info: RunInfo
+) -> BatchorMetadataSet:
+    """Generation, overrides and, for several partitions, how many rows each one has."""
+    if isinstance(launch.where, SlotRange):
+        for slot, (_, part) in views(runner, info, slots_of(info)).items():
+            rows = BatchorMetadataSet(rows=part.summary.total_items)
+            context.add_asset_metadata({**rows}, asset_key=context.assets_def.key, partition_key=slot.partition)
+    return BatchorMetadataSet(
+        generation=launch.generation,
+        overrides=dg.JsonMetadataValue(launch.overrides) if launch.overrides else None,
+        partitions=str(launch.where) if isinstance(launch.where, SlotRange) else None,
+    )
