@@ -16,7 +16,7 @@ Form = type[BaseModel] | type[EmbeddingItemResult] | None
 BatchResultItem = TextItemResult | StructuredItemResult[Any] | EmbeddingItemResult
 
 PREVIEW_ROWS = 5
-CELL_CHARS = 160
+CELL_CHARS = 120
 # What the failures() of a run hold, in Dagster's words.
 _FAILURE_COLUMNS = (
     ("item_id", "string", False, "The id of the row, as the source gave it."),
