@@ -15,6 +15,8 @@ from .stores import POSTGRES_HOME, STORES, new_home, new_url, stop_postgres
 if TYPE_CHECKING:
     from .s3_server import S3Server
 
+pytest.register_assert_rewrite("batchor_engine.testing.store_bench", "batchor_engine.testing.store_contract")
+
 for name in [name for name in os.environ if name.startswith(("OPENAI_", "AWS_"))]:
     del os.environ[name]
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost,::1"
