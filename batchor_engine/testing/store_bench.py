@@ -90,15 +90,16 @@ class StoreBench:
             batch = replace(batch, state=state)
         remote = f"remote-{batch.intent_id}"
         assert self.store.confirm_submitted(batch, lease, provider_batch_id=remote, status="validating")
-        return self.batch(batch.pk)
+        return self.again(batch)
 
     def ended(self, run: RunRecord, lease: Lease, first: int, last: int, *, attempt: int = 1) -> BatchRecord:
         batch = self.submitted(run, lease, first, last, attempt=attempt)
         assert self.store.observe([Observation(batch.pk, "completed", ended=True)]) == [batch.pk]
-        return self.batch(batch.pk)
+        return self.again(batch)
 
-    def batch(self, pk: int) -> BatchRecord:
-        return next(one for one in self.store.batches() if one.pk == pk)
+    def again(self, batch: BatchRecord) -> BatchRecord:
+        """The batch as it is stored now."""
+        return next(one for one in self.store.batches(run_pk=batch.run_pk) if one.pk == batch.pk)
 
     def settle(self, batch: BatchRecord, lease: Lease, moves: Sequence[ItemMove] = (), rows: int | None = None) -> None:
         completed = batch.items - len(moves) if rows is None else rows

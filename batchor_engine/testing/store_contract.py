@@ -219,7 +219,7 @@ class StoreContract:
         assert bench.store.move_batch(planned, lease, BatchState.INTENDED)
         assert not bench.store.move_batch(planned, lease, BatchState.INTENDED)
         with refused(IllegalTransitionError):
-            bench.store.move_batch(bench.batch(planned.pk), lease, BatchState.COLLECTED)
+            bench.store.move_batch(bench.again(planned), lease, BatchState.COLLECTED)
 
     def test_a_submitted_batch_takes_its_rows_along(self) -> None:
         bench = self._bench()
@@ -235,13 +235,13 @@ class StoreContract:
         run, lease = bench.ingest()
         batch = bench.submitted(run, lease, 0, 2)
         assert bench.store.observe([Observation(batch.pk, "in_progress", ended=False, completed=1)]) == []
-        assert bench.batch(batch.pk).remote_completed == 1
+        assert bench.again(batch).remote_completed == 1
         looks = [Observation(batch.pk, "completed", ended=True)]
         assert [bench.store.observe(looks), bench.store.observe(looks)] == [[batch.pk], []]
         assert bench.store.scope("scope").reserved == 0
-        bench.settle(bench.batch(batch.pk), bench.lease(f"batch:{batch.pk}"))
+        bench.settle(bench.again(batch), bench.lease(f"batch:{batch.pk}"))
         assert bench.store.observe(looks) == []
-        assert bench.batch(batch.pk).state is BatchState.COLLECTED
+        assert bench.again(batch).state is BatchState.COLLECTED
 
     def test_a_settlement_moves_every_row_or_none(self) -> None:
         bench = self._bench()
@@ -346,7 +346,7 @@ class StoreContract:
         def collect(batch: BatchRecord) -> None:
             try:
                 bench.store.observe([Observation(batch.pk, "completed", ended=True)])
-                bench.settle(bench.batch(batch.pk), bench.lease(f"batch:{batch.pk}"))
+                bench.settle(bench.again(batch), bench.lease(f"batch:{batch.pk}"))
             except BaseException as error:  # noqa: BLE001 - told below, whatever it is
                 failures.append(error)
 
