@@ -6,11 +6,13 @@ a limit is named, never sent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from batchor_engine.core.records import BatchRange, ItemRow, PartRecord
+
+_BRIDGED_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,24 @@ def whole_rest(part: PartRecord) -> BatchRange:
         attempt=1,
         fresh=True,
     )
+
+
+def spans(ranges: Iterable[BatchRange]) -> Iterator[tuple[int, int]]:
+    """First and last item index of ranges that are read together; each holds more rows than the batch where it bridges.
+
+    Retried rows lie scattered, a range each. Passing over a thousand foreign rows costs a database about as much as
+    one more question does.
+    """
+    first = last = -1
+    for chunk in ranges:
+        if first >= 0 and 0 < chunk.first_index - last <= _BRIDGED_ROWS:
+            last = chunk.last_index
+            continue
+        if first >= 0:
+            yield first, last
+        first, last = chunk.first_index, chunk.last_index
+    if first >= 0:
+        yield first, last
 
 
 def row_load(row: ItemRow) -> Load:

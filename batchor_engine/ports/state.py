@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 
+from batchor_engine.core.packing import spans
 from batchor_engine.core.records import (
     Backoff,
     BatchRange,
@@ -285,6 +286,6 @@ class StateStore(ABC):
 
 
 def iter_items(store: StateStore, run_pk: int, ranges: Sequence[BatchRange], batch: int) -> Iterator[ItemRow]:
-    """Rows of a batch in the order of its lines, one range at a time."""
-    for part in ranges:
-        yield from store.items_between(run_pk, part.first_index, part.last_index, batch=batch)
+    """Rows of a batch in the order of its lines, one span at a time."""
+    for first, last in spans(ranges):
+        yield from store.items_between(run_pk, first, last, batch=batch)

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, select
 
+from batchor_engine.core.packing import spans
 from batchor_engine.core.records import (
     Backoff,
     BatchRange,
@@ -42,8 +43,7 @@ def claim(connection: Connection, run_pk: int, new: NewBatch, now: float) -> Bat
     if control != RunControlState.RUNNING or not scopes.reserve(connection, run_pk, new, now):
         return None
     batch_pk = _insert_batch(connection, run_pk, new, now)
-    for chunk in new.ranges:
-        _queue_rows(connection, run_pk, batch_pk, chunk)
+    _queue_rows(connection, run_pk, batch_pk, new.ranges)
     _advance_parts(connection, [chunk for chunk in new.ranges if chunk.fresh])
     bump(
         connection,
@@ -92,20 +92,34 @@ def _insert_batch(connection: Connection, run_pk: int, new: NewBatch, now: float
     return batch_pk
 
 
-def _queue_rows(connection: Connection, run_pk: int, batch_pk: int, chunk: BatchRange) -> None:
-    moved = connection.execute(
-        items.update()
-        .where(
-            items.c.run == run_pk,
-            items.c.idx.between(chunk.first_index, chunk.last_index),
-            items.c.part == chunk.part,
-            items.c.state == ITEM_CODES[ItemStatus.PENDING],
-            items.c.attempts == chunk.attempt - 1,
-            items.c.batch.is_(None) if chunk.fresh else items.c.batch.is_not(None),
+def _queue_rows(connection: Connection, run_pk: int, batch_pk: int, ranges: Sequence[BatchRange]) -> None:
+    for fresh in (True, False):
+        chosen = [chunk for chunk in ranges if chunk.fresh is fresh]
+        if not chosen:
+            continue
+        statement = (
+            items.update()
+            .where(
+                items.c.run == run_pk,
+                items.c.idx.between(bindparam("first"), bindparam("last")),
+                items.c.part == bindparam("of_part"),
+                items.c.state == ITEM_CODES[ItemStatus.PENDING],
+                items.c.attempts == bindparam("attempts_before"),
+                items.c.batch.is_(None) if fresh else items.c.batch.is_not(None),
+            )
+            .values(state=ITEM_CODES[ItemStatus.QUEUED_LOCAL], batch=batch_pk)
         )
-        .values(state=ITEM_CODES[ItemStatus.QUEUED_LOCAL], batch=batch_pk)
-    ).rowcount
-    _expect(moved, chunk.items, "claim rows")
+        values = [
+            {
+                "first": chunk.first_index,
+                "last": chunk.last_index,
+                "of_part": chunk.part,
+                "attempts_before": chunk.attempt - 1,
+            }
+            for chunk in chosen
+        ]
+        moved = connection.execute(statement, values).rowcount
+        _expect(moved, sum(chunk.items for chunk in chosen), "claim rows")
 
 
 def _advance_parts(connection: Connection, fresh: Sequence[BatchRange]) -> None:
@@ -286,15 +300,15 @@ def _complete_rows(connection: Connection, batch: BatchRecord, segment_pk: int |
 def _move_rows(
     connection: Connection, batch: BatchRecord, source: ItemStatus, target: ItemStatus, **values: Any
 ) -> int:
-    """Move the rows of a batch by its ranges, guarded by batch and state; how many moved."""
+    """Move the rows of a batch by the spans of its ranges, guarded by batch and state; how many moved."""
     check_move(ITEM_TRANSITIONS, source, target)
     total = 0
-    for chunk in reads.ranges(connection, batch.pk):
+    for first, last in spans(reads.ranges(connection, batch.pk)):
         total += connection.execute(
             items.update()
             .where(
                 items.c.run == batch.run_pk,
-                items.c.idx.between(chunk.first_index, chunk.last_index),
+                items.c.idx.between(first, last),
                 items.c.batch == batch.pk,
                 items.c.state == ITEM_CODES[source],
             )
