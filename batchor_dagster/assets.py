@@ -180,8 +180,6 @@ class _Pair:
     def build(
         self, fn: JobFunction, name: str, prefix: tuple[str, ...], description: str | None
     ) -> list[dg.AssetsDefinition]:
-        known = _known_config(fn)
-
         def spec(role: BatchorAssetRole, submitted_by: dg.AssetKey | None = None) -> dg.AssetSpec:
             data = BatchorAssetData(
                 role=role,
@@ -189,7 +187,7 @@ class _Pair:
                 key_prefix=prefix,
                 description=description,
                 structured_output=self.structured_output,
-                provider_config=known,
+                provider_config=_known_config(fn),
                 submitted_by=submitted_by,
             )
             return self.translator.get_asset_spec(data)
@@ -208,7 +206,7 @@ class _Pair:
         collected = results_asset(
             results,
             submitted_by=batch.key,
-            form=self.structured_output or (known.answer_form() if known else None),
+            model=self.structured_output,
             policy=self.policy,
             io_manager_key=self.io_manager_key,
             **self.results_op_args,

@@ -11,12 +11,10 @@ from pydantic import BaseModel
 
 from batchor_engine import EmbeddingItemResult, StructuredItemResult, TextItemResult, column_descriptions
 
-# What the rows of a run are read as: a model, a vector each, or (None) text.
-Form = type[BaseModel] | type[EmbeddingItemResult] | None
 BatchResultItem = TextItemResult | StructuredItemResult[Any] | EmbeddingItemResult
 
 PREVIEW_ROWS = 5
-CELL_CHARS = 120
+CELL_CHARS = 160
 # What the failures() of a run hold, in Dagster's words.
 _FAILURE_COLUMNS = (
     ("item_id", "string", False, "The id of the row, as the source gave it."),
@@ -29,12 +27,12 @@ _FAILURE_COLUMNS = (
 )
 
 
-def column_schema(form: Form) -> dg.TableSchema:
+def column_schema(model: type[BaseModel] | None) -> dg.TableSchema:
     """The columns of a result table as the engine describes them."""
     return dg.TableSchema(
         [
             dg.TableColumn(one.name, one.type, one.description, dg.TableColumnConstraints(nullable=one.nullable))
-            for one in column_descriptions(form)
+            for one in column_descriptions(model)
         ]
     )
 

@@ -34,6 +34,7 @@ class BatchorResource(dg.ConfigurableResource):
     organization: str | None = Field(default=None, description="Organization to bill")
     project: str | None = Field(default=None, description="Project to bill")
     request_timeout_sec: int | None = Field(default=None, gt=0, description="Limit of one API call, in seconds")
+    max_transfers: int = Field(default=4, ge=1, description="Files of one run that are uploaded or downloaded at once")
     quota_scope: str = Field(default="", description="Name of the account that shares an enqueued-token limit")
 
     def runner(self) -> BatchRunner:
@@ -41,6 +42,7 @@ class BatchorResource(dg.ConfigurableResource):
         return BatchRunner(
             storage=self.store_url,
             artifacts_url=self.artifacts_url,
+            max_transfers=self.max_transfers,
             connection=OpenAIConnection(
                 api_key=self.api_key,
                 base_url=self.base_url,

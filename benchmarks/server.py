@@ -28,9 +28,7 @@ FAILING_OF_100 = 3
 POOL = 997
 _CUSTOM_ID = re.compile(rb'^\{"custom_id":\s*"([^"]*)"')
 _ATTEMPT = re.compile(rb":a\d+$")
-_WORDS = ("lamp", "hall", "dark", "bulb", "fuse", "warm", "refund", "order", "and", "the", "line\nbreak", '"quoted"')
-# Every eighth answer has characters beyond ASCII.
-_ODD_WORDS = (*_WORDS, "5 €", "naïve", "“curly”")
+_WORDS = ("lamp", "hall", "dark", "bulb", "fuse", "warm", "refund", "order", "5 €", "naïve", "“quoted”", "line\nbreak")
 
 
 def answers() -> list[bytes]:
@@ -40,10 +38,10 @@ def answers() -> list[bytes]:
 
 
 def _body(draw: random.Random, at: int) -> dict[str, Any]:
-    words, reason = _WORDS if at % 8 else _ODD_WORDS, ""
+    reason = ""
     while len(reason) < ANSWER_CHARS:
-        reason += draw.choice(words) + " "
-    facts = {"product": f"lamp {at}", "urgency": at % 4, "words": draw.choices(words, k=8), "reason": reason}
+        reason += draw.choice(_WORDS) + " "
+    facts = {"product": f"lamp {at}", "urgency": at % 4, "words": draw.choices(_WORDS, k=8), "reason": reason}
     text = json.dumps(facts, ensure_ascii=False)
     usage = {
         "input_tokens": 100 + at, "input_tokens_details": {"cached_tokens": at % 64},

@@ -11,7 +11,6 @@ ArrowSchema: TypeAlias = Any
 ArrowTable: TypeAlias = Any
 ArrowBatch: TypeAlias = Any
 ArrowType: TypeAlias = Any
-ArrowArray: TypeAlias = Any
 
 
 def pyarrow() -> Any:

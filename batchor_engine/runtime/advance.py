@@ -27,9 +27,10 @@ from batchor_engine.runtime.cancel import ask_provider, finish_cancel
 from batchor_engine.runtime.hold import held, run_lease
 from batchor_engine.runtime.host import Host
 from batchor_engine.runtime.ingest import Ingestion
+from batchor_engine.runtime.outbox import Outbox, submit_ready
 from batchor_engine.runtime.poll import poll
 from batchor_engine.runtime.recover import recover, settle_for_cancel
-from batchor_engine.runtime.submit import submission, submit_ready
+from batchor_engine.runtime.submit import submission
 from batchor_engine.states import BATCH_UNSETTLED, BatchState, ItemStatus, RunControlState
 
 log = logging.getLogger("batchor_engine")
@@ -114,14 +115,25 @@ def _ingest(host: Host, run: RunRecord, lease: Lease, stop: Stop) -> None:
     job = host.job_of(run.run_id)
     assert job is not None
     ingestion = Ingestion(host, run, lease, job, host.provider_of(run))
+    work = submission(host, run, lease)
     polled, more = host.clock, True
-    while more and not stop() and read_run(host, run.run_id).control is RunControlState.RUNNING:
-        began = host.clock
-        more = ingestion.step(lambda began=began: stop() or host.clock - began > SLICE_SEC)
-        if more:
-            submit_ready(submission(host, run, lease), partial=False, stop=stop)
-        if more and host.clock - polled > _POLL_EVERY_SEC:
-            poll(host, run_pk=run.pk, stop=stop)
-            polled = host.clock
+    with Outbox(host) as outbox:
+        try:
+            while more and not stop() and read_run(host, run.run_id).control is RunControlState.RUNNING:
+                began = host.clock
+                more = ingestion.step(lambda began=began: stop() or host.clock - began > SLICE_SEC)
+                outbox.tend(work)
+                if more:
+                    outbox.fill(work, partial=False, stop=stop)
+                if more and host.clock - polled > _POLL_EVERY_SEC:
+                    poll(host, run_pk=run.pk, stop=stop)
+                    polled = host.clock
+        except Exception:
+            # A source or a prompt that fails says nothing against the batches that are on their way.
+            outbox.finish(work)
+            raise
+        if ingestion.finished:
+            outbox.fill(work, partial=True, stop=stop)
+        outbox.finish(work)
     if ingestion.finished:
         host.emit(run, "ingestion_finished", total_items=read_run(host, run.run_id).total_items)

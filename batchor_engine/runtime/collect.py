@@ -7,59 +7,36 @@ counters change in one transaction; a kill before it repeats only the reading.
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from batchor_engine.artifacts import keys
 from batchor_engine.core.backoff import after_failure, after_progress, delay_sec
 from batchor_engine.core.budget import after_refusal, after_success
 from batchor_engine.core.identity import custom_id
 from batchor_engine.core.outcomes import Answer, BatchFailure, FileAnomalies, Missing, Outcome, Rejection
 from batchor_engine.core.parsing import parse_answer
-from batchor_engine.core.polling import observation
-from batchor_engine.core.records import Backoff, BatchRecord, ItemMove, ItemRow, Lease, RunRecord, Settlement
+from batchor_engine.core.records import Backoff, BatchRecord, ItemMove, ItemRow, RunRecord, Settlement
 from batchor_engine.core.segment import SegmentRow
 from batchor_engine.core.settle import BATCH_COMPLETED, ENQUEUE_LIMIT, QUOTA, Unanswered, Verdict, settle, unanswered
 from batchor_engine.core.types import BatchRemoteRecord
 from batchor_engine.errors import ProviderError, ProviderErrorKind, StructuredOutputError
 from batchor_engine.models import Form, JSONObject
-from batchor_engine.ports.artifacts import ArtifactStore
-from batchor_engine.ports.providers import BatchProvider, OutcomeIndex
+from batchor_engine.ports.providers import OutcomeIndex
 from batchor_engine.ports.state import iter_items
+from batchor_engine.runtime.fetch import FILE_TRIES, Collection, Fetched, fetched, raw_keys
 from batchor_engine.runtime.hold import held
-from batchor_engine.runtime.host import Host, RunPolicies, policies_of
+from batchor_engine.runtime.host import Host, policies_of
 from batchor_engine.runtime.segments import write_segment
 from batchor_engine.runtime.sidecar import with_metadata
+from batchor_engine.runtime.transfers import Line
 from batchor_engine.states import BatchState, ItemStatus
 
 log = logging.getLogger("batchor_engine")
-
-# Tries before files that are not there count as lost (404), or as never written (completed without any file).
-_FILE_TRIES = 5
-
-
-@dataclass(frozen=True)
-class Collection:
-    """What collecting one batch needs; the model is resolved before anything is written."""
-
-    host: Host
-    run: RunRecord
-    batch: BatchRecord
-    lease: Lease
-    provider: BatchProvider
-    policies: RunPolicies
-    model: Form
-
-    @property
-    def artifacts(self) -> ArtifactStore:
-        return self.host.artifacts(self.run)
 
 
 @dataclass
@@ -80,26 +57,56 @@ class _Tally:
 
 
 def collect_ended(host: Host, run: RunRecord, *, stop: Callable[[], bool] = lambda: False) -> int:
-    """Collect every batch of a run that has ended and is due; one that fails does not stop the others. How many."""
+    """Collect every batch of a run that has ended and is due; one that fails does not stop the others. How many.
+
+    While one is read, the files of the next ones are on their way; what has begun is brought to its end.
+    """
+    ended = host.store.batches(run_pk=run.pk, states={BatchState.ENDED})
+    due = iter([one for one in ended if one.collect_after <= host.clock])
     done = 0
-    for batch in host.store.batches(run_pk=run.pk, states={BatchState.ENDED}):
-        if stop():
-            break
-        if batch.collect_after > host.clock:
-            continue
-        with held(host.store, f"batch:{batch.pk}") as lease:
-            if lease is not None:
-                done += _collect(host, run, batch, lease)
-    return done
+    with ExitStack() as leases, Line[_Begun, Fetched](host.max_transfers) as line:
+        while True:
+            while not line.is_full and not stop() and (begun := _begin(host, run, due)) is not None:
+                leases.push(begun.stack)
+                line.put(begun, begun.fetch)
+            if not line:
+                return done
+            begun, transfer = line.take()
+            with begun.stack:
+                done += _collect(begun.work, transfer.result)
 
 
-def _collect(host: Host, run: RunRecord, batch: BatchRecord, lease: Lease) -> bool:
-    current = host.store.batches(run_pk=run.pk, states={BatchState.ENDED})
-    if batch.pk not in {one.pk for one in current}:
-        return False
-    work = Collection(host, run, batch, lease, host.provider_of(run), policies_of(run), host.model_to_collect(run))
+@dataclass(frozen=True)
+class _Begun:
+    """A collection whose lease is held until `stack` is closed, which also removes the files that fetch() made."""
+
+    work: Collection
+    stack: ExitStack
+
+    def fetch(self) -> Fetched:
+        return self.stack.enter_context(fetched(self.work))
+
+
+def _begin(host: Host, run: RunRecord, due: Iterator[BatchRecord]) -> _Begun | None:
+    """The next batch that nobody else has collected or is collecting."""
+    for batch in due:
+        stack = ExitStack()
+        with stack:
+            lease = stack.enter_context(held(host.store, f"batch:{batch.pk}"))
+            if lease is not None and _is_ended(host, batch):
+                provider, policies = host.provider_of(run), policies_of(run)
+                work = Collection(host, run, batch, lease, provider, policies, host.model_to_collect(run))
+                return _Begun(work, stack.pop_all())
+    return None
+
+
+def _is_ended(host: Host, batch: BatchRecord) -> bool:
+    return bool(host.store.batches(run_pk=batch.run_pk, intents={batch.intent_id}, states={BatchState.ENDED}))
+
+
+def _collect(work: Collection, fetch: Callable[[], Fetched]) -> bool:
     try:
-        collect(work)
+        collect(work, fetch)
     except ProviderError as error:
         _come_back_later(work, error)
         if error.kind is ProviderErrorKind.AUTH:
@@ -110,7 +117,7 @@ def _collect(host: Host, run: RunRecord, batch: BatchRecord, lease: Lease) -> bo
 
 def _come_back_later(work: Collection, error: ProviderError) -> None:
     failures = work.batch.collect_failures + 1
-    if error.kind is ProviderErrorKind.NOT_FOUND and failures >= _FILE_TRIES:
+    if error.kind is ProviderErrorKind.NOT_FOUND and failures >= FILE_TRIES:
         _declare_lost(work, error)
         return
     wait = max(delay_sec(failures, work.policies.retry), error.retry_after_sec or 0.0)
@@ -125,25 +132,14 @@ def _come_back_later(work: Collection, error: ProviderError) -> None:
     )
 
 
-def collect(work: Collection) -> None:
-    """Download, read, write the segment, and apply it all at once."""
+def collect(work: Collection, fetch: Callable[[], Fetched]) -> None:
+    """Read what was downloaded, write the segment, and apply it all at once."""
     status, failure = work.batch.remote_status or "", None
     if status != BATCH_COMPLETED:
         failure = work.provider.explain_failure(_as_remote(work.batch))
-    elif not (work.batch.output_file_id or work.batch.error_file_id):
-        work = _look_again(work)
-    with _downloaded(work) as (output, error):
-        work.host.reached("collect.downloaded")
-        _apply(work, output, error, unanswered(status, failure), failure)
-
-
-def _look_again(work: Collection) -> Collection:
-    """A completed batch without any file may get its files a moment later: ask before its rows count as missing."""
-    seen = observation(work.batch, work.provider.get_batch(str(work.batch.provider_batch_id)))
-    found = replace(work.batch, output_file_id=seen.output_file_id, error_file_id=seen.error_file_id)
-    if not (seen.output_file_id or seen.error_file_id) and work.batch.collect_failures < _FILE_TRIES:
-        raise ProviderError("the batch completed, but names no file yet", kind=ProviderErrorKind.TRANSIENT)
-    return replace(work, batch=found)
+    found = fetch()
+    work.host.reached("collect.downloaded")
+    _apply(found, unanswered(status, failure), failure)
 
 
 def _as_remote(batch: BatchRecord) -> BatchRemoteRecord:
@@ -156,35 +152,8 @@ def _as_remote(batch: BatchRecord) -> BatchRemoteRecord:
     )
 
 
-@contextmanager
-def _downloaded(work: Collection) -> Generator[tuple[Path | None, Path | None]]:
-    """The batch's files on local disk: below the artifact root where they are kept, else in a private directory."""
-    batch = work.batch
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="batchor-")))
-
-        def fetch(file_id: str | None, key: str, name: str) -> Path | None:
-            if file_id is None:
-                return None
-            if not work.policies.artifact.persist_raw_output_artifacts:
-                work.provider.download_file_to(file_id, folder / name)
-                return folder / name
-            return stack.enter_context(
-                work.artifacts.made_file(key, lambda path: work.provider.download_file_to(file_id, path))
-            )
-
-        output_key, error_key = _raw_keys(work)
-        yield fetch(batch.output_file_id, output_key, "output"), fetch(batch.error_file_id, error_key, "error")
-
-
-def _raw_keys(work: Collection) -> tuple[str, str]:
-    remote_id = str(work.batch.provider_batch_id)
-    return keys.output_key(work.run.run_id, remote_id), keys.error_key(work.run.run_id, remote_id)
-
-
-def _apply(
-    work: Collection, output: Path | None, error: Path | None, rest: Unanswered, failure: BatchFailure | None
-) -> None:
+def _apply(found: Fetched, rest: Unanswered, failure: BatchFailure | None) -> None:
+    work, output, error = found.work, found.output, found.error
     store, run, batch = work.host.store, work.run, work.batch
     sent = _sent(iter_items(store, run.pk, store.ranges(batch.pk), batch.pk))
     index = work.provider.open_outcomes(output_path=output, error_path=error, known_ids=sent.keys())
@@ -197,7 +166,7 @@ def _apply(
     if not segment.totals.rows:
         work.artifacts.remove(segment.key)
     kept = work.policies.artifact.persist_raw_output_artifacts
-    output_key, error_key = _raw_keys(work)
+    output_key, error_key = raw_keys(work)
     store.settle(
         run.pk,
         work.lease,

@@ -57,6 +57,7 @@ class Host:
     given_artifacts: ArtifactStore | None = None
     artifacts_place: str | None = None
     remote_cleanup: RemoteCleanup = RemoteCleanup.NONE
+    max_transfers: int = 4
     # A create call may still be on its way to the provider this long after its own timeout.
     late_call_margin_sec: float = 30.0
     reached: Callable[[str], None] = field(default=lambda _name: None)

@@ -64,6 +64,7 @@ class BatchRunner:
     where the files of new runs go: a folder or an object-store URL (s3://bucket/path, gs://, az://, memory://), whose
     credentials come from the environment. `connection` supplies key, URL and account where a job's config leaves them
     open. `remote_cleanup` says which of a batch's files are deleted at the provider once its answers are safe here.
+    `max_transfers` files at most are uploaded or downloaded at once; 1 does one thing after the other.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class BatchRunner:
         artifacts_url: str | Path | None = None,
         connection: OpenAIConnection | None = None,
         remote_cleanup: RemoteCleanup | str = RemoteCleanup.NONE,
+        max_transfers: int = 4,
     ) -> None:
         self._registry = provider_registry or build_default_provider_registry()
         stores = storage_registry or build_default_storage_registry(provider_registry=self._registry)
@@ -94,6 +96,7 @@ class BatchRunner:
             given_artifacts=artifact_store,
             artifacts_place=_place(temp_root, artifacts_url),
             remote_cleanup=RemoteCleanup(remote_cleanup),
+            max_transfers=_at_least_one(max_transfers),
         )
         if self.host.artifacts_place is not None:
             # Better now than after a million rows: the library may not be installed.
@@ -342,6 +345,12 @@ def _place(folder: str | Path | None, url: str | Path | None) -> str | None:
     if folder is not None:
         return str(Path(folder).expanduser().absolute())
     return None if url is None else artifact_place(url)
+
+
+def _at_least_one(transfers: int) -> int:
+    if transfers < 1:
+        raise ValueError(f"max_transfers must be at least 1, but is {transfers}")
+    return transfers
 
 
 __all__ = ["BatchRunner", "Run"]

@@ -6,29 +6,28 @@ Law: a line's bytes are never rendered again; a later attempt differs from the f
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
 
-from batchor_engine.core.identity import for_attempt, input_file_name
+from batchor_engine.core.identity import for_attempt
 from batchor_engine.core.lines import custom_id_of, with_custom_id
-from batchor_engine.core.records import BatchRange, BatchRecord, PartRecord
+from batchor_engine.core.records import BatchRange, PartRecord
 from batchor_engine.ports.artifacts import ArtifactStore
-from batchor_engine.ports.state import StateStore
 
 
 @contextmanager
-def staged(artifacts: ArtifactStore, store: StateStore, batch: BatchRecord) -> Generator[Path]:
-    """The batch's request lines as one local file, named so that an orphan can be recognised at the provider.
+def staged(
+    artifacts: ArtifactStore, parts: Mapping[int, PartRecord], ranges: Sequence[BatchRange], name: str
+) -> Generator[Path]:
+    """The request lines of these ranges as one local file called `name`.
 
     One whole part at its first attempt is used as it is; anything else is streamed together.
     """
-    ranges = store.ranges(batch.pk)
-    parts = {part.pk: part for part in store.parts(batch.run_pk, {chunk.part for chunk in ranges})}
     with tempfile.TemporaryDirectory(prefix="batchor-") as folder, ExitStack() as stack:
-        target = Path(folder) / input_file_name(batch.intent_id)
+        target = Path(folder) / name
         first = ranges[0]
         if len(ranges) == 1 and first.attempt == 1 and first.length == parts[first.part].bytes:
             target.symlink_to(stack.enter_context(artifacts.local_file(parts[first.part].key)))
@@ -38,7 +37,7 @@ def staged(artifacts: ArtifactStore, store: StateStore, batch: BatchRecord) -> G
 
 
 def _write_staging(
-    artifacts: ArtifactStore, parts: dict[int, PartRecord], ranges: list[BatchRange], target: Path
+    artifacts: ArtifactStore, parts: Mapping[int, PartRecord], ranges: Sequence[BatchRange], target: Path
 ) -> None:
     with target.open("wb") as out:
         for part_pk, chunks in groupby(ranges, key=lambda chunk: chunk.part):

@@ -65,22 +65,18 @@ def submission(host: Host, run: RunRecord, lease: Lease) -> Submission:
     return Submission(host, run, lease, host.provider_of(run), policies_of(run))
 
 
-def submit_ready(work: Submission, *, partial: bool, stop: Callable[[], bool]) -> int:
-    """Submit batches while rows, budget, back-off and control allow; how many went out.
+def next_intent(work: Submission, *, partial: bool, stop: Callable[[], bool]) -> BatchRecord | None:
+    """Claim the next batch and record its intent; None while rows, budget, back-off or control allow none.
 
     With `partial` False only full batches go, so that slices of a slow source do not make small ones.
     """
-    sent = 0
     while not stop() and _may_submit(work):
         packed = plan_batch(work, partial=partial)
-        if packed.oversize:
-            _fail_oversize(work, packed)
-            continue
-        batch = _claim(work, packed) if packed.ranges else None
-        if batch is None or not submit(work, batch):
-            break
-        sent += 1
-    return sent
+        if not packed.oversize:
+            batch = _claim(work, packed) if packed.ranges else None
+            return None if batch is None else _intend(work, batch)
+        _fail_oversize(work, packed)
+    return None
 
 
 def _may_submit(work: Submission) -> bool:
@@ -176,25 +172,63 @@ def _claim(work: Submission, packed: Packed) -> BatchRecord | None:
 
 def submit(work: Submission, batch: BatchRecord) -> bool:
     """Carry a planned batch to the provider; False when it has to wait (the reason is stored)."""
+    intended = _intend(work, batch)
+    return intended is not None and upload(work, intended)
+
+
+def _intend(work: Submission, batch: BatchRecord) -> BatchRecord | None:
     if not work.store.move_batch(batch, work.lease, BatchState.INTENDED):
-        return False
+        return None
     work.host.reached("submit.intended")
-    return upload(work, replace(batch, state=BatchState.INTENDED))
+    return replace(batch, state=BatchState.INTENDED)
 
 
 def upload(work: Submission, batch: BatchRecord) -> bool:
     """Upload an intended batch and go on to create it."""
+    return go_on(work, batch, file_to_send(work, batch))
+
+
+def file_to_send(work: Submission, batch: BatchRecord) -> Callable[[], str]:
+    """The upload of an intended batch, which gives the remote file's id; reads and writes no state."""
+    ranges = work.store.ranges(batch.pk)
+    parts = {part.pk: part for part in work.store.parts(batch.run_pk, {chunk.part for chunk in ranges})}
+    artifacts, name, provider = work.host.artifacts(work.run), input_file_name(batch.intent_id), work.provider
+
+    def send() -> str:
+        with staged(artifacts, parts, ranges, name) as path:
+            return provider.upload_input_file(path)
+
+    return send
+
+
+def go_on(work: Submission, batch: BatchRecord, send: Callable[[], str]) -> bool:
+    """Once a batch's file is there: record it and create the batch; False when it has to wait."""
     try:
-        with staged(work.host.artifacts(work.run), work.store, batch) as path:
-            file_id = work.provider.upload_input_file(path)
+        file_id = send()
     except ProviderError as error:
         delete_orphan_files(work, batch)
         put_back(work, batch, error)
         return False
+    uploaded = _record_upload(work, batch, file_id)
+    return uploaded is not None and _is_running(work) and create(work, uploaded)
+
+
+def keep_upload(work: Submission, batch: BatchRecord, send: Callable[[], str]) -> None:
+    """Record the file of a batch that may not be created now; recover.py goes on with it."""
+    with suppress(ProviderError):
+        _record_upload(work, batch, send())
+
+
+def _record_upload(work: Submission, batch: BatchRecord, file_id: str) -> BatchRecord | None:
     work.host.reached("submit.uploaded")
     if not work.store.move_batch(batch, work.lease, BatchState.UPLOADED, input_file_id=file_id):
-        return False
-    return create(work, replace(batch, state=BatchState.UPLOADED, input_file_id=file_id))
+        return None
+    return replace(batch, state=BatchState.UPLOADED, input_file_id=file_id)
+
+
+def _is_running(work: Submission) -> bool:
+    run = work.store.run(work.run.run_id)
+    return run is not None and run.control is RunControlState.RUNNING
 
 
 def create(work: Submission, batch: BatchRecord) -> bool:
