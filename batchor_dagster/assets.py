@@ -180,6 +180,8 @@ class _Pair:
     def build(
         self, fn: JobFunction, name: str, prefix: tuple[str, ...], description: str | None
     ) -> list[dg.AssetsDefinition]:
+        known = _known_config(fn)
+
         def spec(role: BatchorAssetRole, submitted_by: dg.AssetKey | None = None) -> dg.AssetSpec:
             data = BatchorAssetData(
                 role=role,
@@ -187,7 +189,7 @@ class _Pair:
                 key_prefix=prefix,
                 description=description,
                 structured_output=self.structured_output,
-                provider_config=_known_config(fn),
+                provider_config=known,
                 submitted_by=submitted_by,
             )
             return self.translator.get_asset_spec(data)
@@ -206,7 +208,7 @@ class _Pair:
         collected = results_asset(
             results,
             submitted_by=batch.key,
-            model=self.structured_output,
+            form=self.structured_output or (known.answer_form() if known else None),
             policy=self.policy,
             io_manager_key=self.io_manager_key,
             **self.results_op_args,

@@ -11,10 +11,12 @@ from pydantic import BaseModel
 
 from batchor_engine import EmbeddingItemResult, StructuredItemResult, TextItemResult, column_descriptions
 
+# What the rows of a run are read as: a model, a vector each, or (None) text.
+Form = type[BaseModel] | type[EmbeddingItemResult] | None
 BatchResultItem = TextItemResult | StructuredItemResult[Any] | EmbeddingItemResult
 
 PREVIEW_ROWS = 5
-CELL_CHARS = 160
+CELL_CHARS = 120
 # What the failures() of a run hold, in Dagster's words.
 _FAILURE_COLUMNS = (
     ("item_id", "string", False, "The id of the row, as the source gave it."),
@@ -27,12 +29,12 @@ _FAILURE_COLUMNS = (
 )
 
 
-def column_schema(model: type[BaseModel] | None) -> dg.TableSchema:
+def column_schema(form: Form) -> dg.TableSchema:
     """The columns of a result table as the engine describes them."""
     return dg.TableSchema(
         [
             dg.TableColumn(one.name, one.type, one.description, dg.TableColumnConstraints(nullable=one.nullable))
-            for one in column_descriptions(model)
+            for one in column_descriptions(form)
         ]
     )
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import dagster as dg
 
 from batchor_dagster.engine_runs import Slot, is_lost, lost_outcome, slot_of
+from batchor_dagster.latest import IDS_AT_ONCE, Latest
 from batchor_dagster.metadata import OUTCOME_TAG, REVISION_TAG, RUN_ID_TAG, SENSOR_TAG, BatchorMetadataSet
 from batchor_engine import RunInfo
 
@@ -20,8 +23,16 @@ UNFINISHED = [
     dg.DagsterRunStatus.CANCELING,
 ]
 ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
-# Ids in one query; below the limit of variables in a statement of any database.
-IDS_AT_ONCE = 250
+
+
+# A run that began this long ago and has not ended is taken for dead.
+GIVEN_UP_SEC = 1800.0
+
+
+def is_given_up(record: dg.RunRecord) -> bool:
+    """True for a run that has begun and said nothing for so long that its worker must be gone; never while queued."""
+    begun = record.dagster_run.status in {dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED}
+    return begun and time.time() - record.update_timestamp.timestamp() > GIVEN_UP_SEC
 
 
 @dataclass(frozen=True)
@@ -40,11 +51,18 @@ class Ledger:
     instance: dg.DagsterInstance
     watch: Watch
 
+    def foresee(self, *, working: Iterable[Slot] = (), ended: Iterable[Slot] = ()) -> None:
+        """Read what was reported of the one and shown of the other in a few queries, whatever their number."""
+        for latest, slots in ((self._observed, working), (self._materialized, ended)):
+            by_asset: dict[str, list[str]] = defaultdict(list)
+            for slot in slots:
+                by_asset[slot.asset].append(slot.partition)
+            for asset, partitions in by_asset.items():
+                latest.foresee(self.watch.keys[asset], partitions)
+
     def reported(self, slot: Slot) -> BatchorMetadataSet:
         """What the latest observation of an asset and partition says; an empty set without one."""
-        records = self.instance.fetch_observations(self._records_of(slot), limit=1).records
-        event = records[0].asset_observation if records else None
-        return BatchorMetadataSet.extract(event.metadata) if event else BatchorMetadataSet()
+        return BatchorMetadataSet.extract(self._observed.of(*self._place(slot)))
 
     def is_delivered(self, info: RunInfo, parts: Iterable[RunInfo]) -> bool:
         """True when the asset shows the outcome of this ended run: its rows, or a red run where it has none.
@@ -63,16 +81,22 @@ class Ledger:
         return True
 
     def _shows(self, info: RunInfo) -> bool:
-        records = self.instance.fetch_materializations(self._records_of(slot_of(info)), limit=1).records
-        event = records[0].asset_materialization if records else None
-        shown = BatchorMetadataSet.extract(event.metadata) if event else BatchorMetadataSet()
+        shown = BatchorMetadataSet.extract(self._materialized.of(*self._place(slot_of(info))))
         outcome = (info.run_id, info.summary.completed_items, info.summary.failed_items)
         return (shown.run_id, shown.completed, shown.failed) == outcome
 
     def under_way(self) -> set[str]:
-        """Engine runs for which a Dagster run of this sensor has not ended."""
+        """Engine runs for which a Dagster run of this sensor has not ended, as far as one can tell.
+
+        A worker that was killed leaves its run "started" for ever where Dagster does not monitor runs. So a run that
+        began long ago stands in nobody's way: should it live, the engine's leases keep the two apart.
+        """
         mine = dg.RunsFilter(tags={SENSOR_TAG: self.watch.sensor}, statuses=UNFINISHED)
-        return {run.tags[RUN_ID_TAG] for run in self.instance.get_runs(mine)}
+        return {
+            record.dagster_run.tags[RUN_ID_TAG]
+            for record in self.instance.get_run_records(mine)
+            if not is_given_up(record)
+        }
 
     def asked_for(self, infos: Iterable[RunInfo]) -> dict[str, list[dg.RunRecord]]:
         """By engine run: the Dagster runs that this sensor asked for at its present revision, newest first."""
@@ -95,6 +119,13 @@ class Ledger:
         last = self.instance.get_runs(dg.RunsFilter(tags=mine, statuses=ENDED), limit=1)
         return any(run.is_failure and run.tags.get(OUTCOME_TAG) == lost_outcome(info) for run in last)
 
-    def _records_of(self, slot: Slot) -> dg.AssetRecordsFilter:
-        partitions = [slot.partition] if slot.partition else None
-        return dg.AssetRecordsFilter(asset_key=self.watch.keys[slot.asset], asset_partitions=partitions)
+    @cached_property
+    def _observed(self) -> Latest:
+        return Latest(self.instance, dg.DagsterEventType.ASSET_OBSERVATION)
+
+    @cached_property
+    def _materialized(self) -> Latest:
+        return Latest(self.instance, dg.DagsterEventType.ASSET_MATERIALIZATION)
+
+    def _place(self, slot: Slot) -> tuple[dg.AssetKey, str]:
+        return self.watch.keys[slot.asset], slot.partition

@@ -6,8 +6,10 @@ a private import would break with any release. BatchorMetadataSet has its manner
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import dagster as dg
@@ -74,14 +76,6 @@ class BatchorMetadataSet:
         dg.MarkdownMetadataValue | None, Says("Completed rows and failed ones by class, as a picture.", RESULTS)
     ] = None
     failures: Annotated[dg.JsonMetadataValue | None, Says("Failed rows by error class.", RESULTS, FAILURES)] = None
-    failure_classes: Annotated[
-        dg.TableMetadataValue | None,
-        Says("The same with what each class means and one message as an example.", RESULTS),
-    ] = None
-    failed_rows: Annotated[
-        dg.TableMetadataValue | None, Says("The first failed rows, each with its reason.", RESULTS, FAILURES)
-    ] = None
-    preview: Annotated[dg.TableMetadataValue | None, Says("The first rows.", RESULTS)] = None
     attempts: Annotated[int | None, Says("Counted attempts of all rows together.", RESULTS)] = None
     input_tokens: Annotated[
         int | None, Says("Billed input tokens of every collected line, retried ones too.", RESULTS)
@@ -129,6 +123,15 @@ class BatchorMetadataSet:
     submission_run: Annotated[dg.DagsterRunMetadataValue | None, Says("The Dagster run in which it did.", RESULTS)] = (
         None
     )
+    # Large ones last: pages show the keys in this order.
+    failure_classes: Annotated[
+        dg.TableMetadataValue | None,
+        Says("Failed rows by class: share, what the class means, and one message as an example.", RESULTS),
+    ] = None
+    failed_rows: Annotated[
+        dg.TableMetadataValue | None, Says("The first failed rows, each with its reason.", RESULTS, FAILURES)
+    ] = None
+    preview: Annotated[dg.TableMetadataValue | None, Says("The first rows.", RESULTS)] = None
 
     def keys(self) -> Iterable[str]:
         """The namespaced keys of the fields that are set."""
@@ -172,3 +175,10 @@ def described() -> str:
 def _plain(value: Any) -> Any:
     scalar = (dg.TextMetadataValue, dg.IntMetadataValue, dg.FloatMetadataValue)
     return value.value if isinstance(value, scalar) else value
+
+
+if __name__ == "__main__":
+    page = Path(sys.argv[1])
+    head, rest = page.read_text().split("<!-- keys", 1)
+    mark, rest = rest.split("-->", 1)
+    page.write_text(f"{head}<!-- keys{mark}-->\n{described()}\n{rest[rest.index('<!-- end of keys') :]}")

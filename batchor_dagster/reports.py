@@ -80,9 +80,6 @@ def result_metadata(run: Run, info: RunInfo, facts: Facts) -> BatchorMetadataSet
         failed=facts.failed,
         outcomes=outcome_plot(facts.completed, by_class(facts.failures)),
         failures=dg.JsonMetadataValue(dict(facts.failures)),
-        failure_classes=class_table(facts.failures, failed),
-        failed_rows=row_table(failed),
-        preview=preview(itertools.islice(run.iter_results(), PREVIEW_ROWS)),
         attempts=facts.attempts,
         input_tokens=usage.input_tokens,
         cached_tokens=usage.cached_tokens,
@@ -94,6 +91,9 @@ def result_metadata(run: Run, info: RunInfo, facts: Facts) -> BatchorMetadataSet
         batches=len(info.batches),
         provider_batches=_batches(run, info.batches),
         provider_page=_page(run, info.batches),
+        failure_classes=class_table(facts.failures, failed),
+        failed_rows=row_table(failed),
+        preview=preview(itertools.islice(run.iter_results(), PREVIEW_ROWS)),
     )
 
 

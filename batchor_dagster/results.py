@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import dagster as dg
-from pydantic import BaseModel
 
 from batchor_dagster.checks import BatchorChecks, check_specs
-from batchor_dagster.columns import column_schema
+from batchor_dagster.columns import Form, column_schema
 from batchor_dagster.delivery import Delivery
 from batchor_dagster.engine_runs import (
     Slot,
@@ -57,7 +56,7 @@ def results_asset(
     spec: dg.AssetSpec,
     *,
     submitted_by: dg.AssetKey,
-    model: type[BaseModel] | None,
+    form: Form,
     policy: ResultPolicy,
     io_manager_key: str,
     **op_args: Any,
@@ -65,7 +64,7 @@ def results_asset(
     """An asset that yields nothing until its run has ended."""
     key = spec.key
     ours = {
-        COLUMN_SCHEMA_KEY: column_schema(model),
+        COLUMN_SCHEMA_KEY: column_schema(form),
         RESULTS_OF_KEY: submitted_by.to_user_string(),
         RESOURCE_KEY: policy.resource_key,
     }

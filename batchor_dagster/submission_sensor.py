@@ -16,7 +16,7 @@ import dagster as dg
 from batchor_dagster.assets import AnyAssets, flatten, result_specs
 from batchor_dagster.due import Shown, Submission, has_ended, partitions_by_age, submission_of
 from batchor_dagster.engine_runs import ASSET_LABEL, GENERATION_LABEL, Slot, asset_label, newest_run
-from batchor_dagster.ledger import UNFINISHED
+from batchor_dagster.ledger import UNFINISHED, is_given_up
 from batchor_dagster.metadata import GENERATION_TAG, REASON_TAG, RESOURCE_KEY, RESULTS_OF_KEY, SENSOR_TAG
 from batchor_dagster.resources import RESOURCE, BatchorResource
 from batchor_dagster.sensors import tick_seconds
@@ -184,7 +184,8 @@ class SubmissionTick:
     def _under_way(self) -> dict[str, dg.DagsterRun]:
         """Submissions that this sensor asked for and that have not ended, by generation."""
         mine = dg.RunsFilter(tags={SENSOR_TAG: self.rules.sensor}, statuses=UNFINISHED)
-        return {run.tags[GENERATION_TAG]: run for run in self.instance.get_runs(mine)}
+        found = [record for record in self.instance.get_run_records(mine) if not is_given_up(record)]
+        return {record.dagster_run.tags[GENERATION_TAG]: record.dagster_run for record in found}
 
     def _flying(self, one: Submission) -> list[RunInfo]:
         return self.runner.find_runs({ASSET_LABEL: one.label}, unfinished=True)
@@ -215,7 +216,9 @@ def _waits_for_room(info: RunInfo) -> bool:
 
 def _may_ask_again(earlier: Sequence[dg.RunRecord]) -> bool:
     last = earlier[0]
-    if last.dagster_run.status in {*UNFINISHED, dg.DagsterRunStatus.CANCELED}:
+    if last.dagster_run.status is dg.DagsterRunStatus.CANCELED:
+        return False
+    if last.dagster_run.status in UNFINISHED and not is_given_up(last):
         return False
     return time.time() - (last.end_time or 0.0) >= min(FIRST_PAUSE_SEC * 2 ** (len(earlier) - 1), LONGEST_PAUSE_SEC)
 

@@ -107,6 +107,7 @@ class Tick:
         before = Cursor.read(self.context.cursor)
         history = History.read(self.runner, self.ledger.watch.keys, before)
         own = _own_slots([*history.working, *history.ended])
+        self.ledger.foresee(ended=(slot for info in history.ended for slot in own.get(info.run_id, ())))
         undelivered, settled_until = self._undelivered(history, own)
         requests = list(self._requests(history.working, undelivered))
         observations, seen = self._observations(history.working, own, before.seen)
@@ -183,6 +184,7 @@ class Tick:
         digest = _digest(working)
         if digest == seen:
             return [], digest
+        self.ledger.foresee(working=(own[info.run_id][0] for info in working))
         found: list[dg.AssetObservation] = []
         for info in working:
             if self._late() or len(found) == MAX_OBSERVATIONS:

@@ -28,7 +28,9 @@ FAILING_OF_100 = 3
 POOL = 997
 _CUSTOM_ID = re.compile(rb'^\{"custom_id":\s*"([^"]*)"')
 _ATTEMPT = re.compile(rb":a\d+$")
-_WORDS = ("lamp", "hall", "dark", "bulb", "fuse", "warm", "refund", "order", "5 €", "naïve", "“quoted”", "line\nbreak")
+_WORDS = ("lamp", "hall", "dark", "bulb", "fuse", "warm", "refund", "order", "and", "the", "line\nbreak", '"quoted"')
+# Every eighth answer has characters beyond ASCII.
+_ODD_WORDS = (*_WORDS, "5 €", "naïve", "“curly”")
 
 
 def answers() -> list[bytes]:
@@ -38,10 +40,10 @@ def answers() -> list[bytes]:
 
 
 def _body(draw: random.Random, at: int) -> dict[str, Any]:
-    reason = ""
+    words, reason = _WORDS if at % 8 else _ODD_WORDS, ""
     while len(reason) < ANSWER_CHARS:
-        reason += draw.choice(_WORDS) + " "
-    facts = {"product": f"lamp {at}", "urgency": at % 4, "words": draw.choices(_WORDS, k=8), "reason": reason}
+        reason += draw.choice(words) + " "
+    facts = {"product": f"lamp {at}", "urgency": at % 4, "words": draw.choices(words, k=8), "reason": reason}
     text = json.dumps(facts, ensure_ascii=False)
     usage = {
         "input_tokens": 100 + at, "input_tokens_details": {"cached_tokens": at % 64},

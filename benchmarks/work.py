@@ -6,9 +6,7 @@ import csv
 import random
 import resource
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,24 +38,14 @@ def write_rows(path: Path, count: int) -> None:
         rows.writerows([f"t-{at}", " ".join(draw.choices(_WORDS, k=60))] for at in range(count))
 
 
-@dataclass
+@dataclass(frozen=True)
 class Measured:
-    """One phase of one way: seconds on the clock, seconds of this process's CPU, most memory it held, what it made."""
+    """One process: seconds on the clock and of its own CPU, imports included; the most memory it held; what it made."""
 
     wall_sec: float
     cpu_sec: float
     peak_mib: float
     made: dict[str, Any]
-
-    def told(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def measured(act: Callable[[], dict[str, Any]]) -> Measured:
-    """Run `act` once, which is all that this process is for."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    made = act()
-    return Measured(time.perf_counter() - wall, time.process_time() - cpu, peak_mib(), made)
 
 
 def peak_mib() -> float:

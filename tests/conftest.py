@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from .stores import POSTGRES_HOME, STORES, new_url, stop_postgres
+from .stores import POSTGRES_HOME, STORES, new_home, new_url, stop_postgres
 
 if TYPE_CHECKING:
     from .s3_server import S3Server
+
+pytest.register_assert_rewrite("batchor_engine.testing.store_bench", "batchor_engine.testing.store_contract")
 
 for name in [name for name in os.environ if name.startswith(("OPENAI_", "AWS_"))]:
     del os.environ[name]
@@ -25,13 +25,10 @@ os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost,::1"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Data in memory where that is possible: no test asks what the server's own fsync does.
-_FAST = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())
-
 
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
-        os.environ[POSTGRES_HOME] = str(_FAST / f"batchor-postgres-{uuid.uuid4().hex[:12]}")
+        os.environ[POSTGRES_HOME] = str(new_home())
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -31,6 +32,15 @@ assert set(STORES) <= set(KINDS), f"BATCHOR_TEST_STORES has unknown kinds: {STOR
 POSTGRES_DSN = "BATCHOR_TEST_POSTGRES_DSN"
 # Where this session's own server is; set by conftest.py before there are several processes.
 POSTGRES_HOME = "BATCHOR_TEST_POSTGRES_HOME"
+
+
+# Data in memory where that is possible: no test asks what the server's own fsync does.
+_FAST = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())
+
+
+def new_home() -> Path:
+    """A place for a server, short enough for a socket and open to the user that it runs as."""
+    return _FAST / f"batchor-postgres-{uuid.uuid4().hex[:12]}"
 
 
 def new_url(kind: str, folder: Path) -> str:

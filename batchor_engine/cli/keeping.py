@@ -14,7 +14,8 @@ from pydantic_core import to_jsonable_python
 
 from batchor_engine.cli.options import ArtifactsUrl, DbPath, RunId, StoreUrl
 from batchor_engine.cli.place import Place, make_importable
-from batchor_engine.cli.streams import emit
+from batchor_engine.cli.streams import emit, note
+from batchor_engine.runtime.doctor import DoctorReport
 
 
 def export_artifacts(
@@ -97,5 +98,17 @@ def doctor(
     with Place(db_path, store_url, artifacts_url).runner() as runner:
         report = runner.doctor(repair=repair, provider=not offline, deep=deep)
     emit(report.to_payload())
+    _tell(report)
     if not report.healthy and not repair:
         raise typer.Exit(1)
+
+
+def _tell(report: DoctorReport) -> None:
+    """The report for people: a line for each finding, and what to do."""
+    for one in report.findings:
+        cure = "repaired" if one.repaired else f"--repair: {one.repair}" if one.repair else ""
+        whose = f"{one.run_id}: " if one.run_id else ""
+        note(f"{one.severity.value}: {whose}{one.message}{f' [{cure}]' if cure else ''}")
+    seen = f"{report.runs} run{'' if report.runs == 1 else 's'} examined"
+    asked = "" if report.provider_asked else ", the provider was not asked"
+    note(f"{seen}{asked}: {'nothing is wrong' if report.healthy else 'something is wrong'}.")

@@ -165,6 +165,9 @@ def _plan(place: Place, job: BatchJob[Any, Any]) -> None:
     with place.runner() as runner:
         plan = runner.plan(job)
     emit(plan.to_payload())
+    files = _many(plan.request_files, "request file")
+    note(f"{_many(plan.rows, 'row')} in {files}, {plan.input_tokens:,} tokens to send.")
+    note(plan.cost_words)
     for text in (*plan.blockers, *plan.warnings):
         note(text)
     if not plan.can_start:
@@ -181,6 +184,10 @@ class Again:
     def __str__(self) -> str:
         named = any(word == "--run-id" or word.startswith("--run-id=") for word in self.words)
         return f"`{shlex.join(['batchor', *self.words, *([] if named else ['--run-id', self.run_id])])}`"
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _start(

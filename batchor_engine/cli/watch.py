@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from batchor_engine.cli.streams import note
+from batchor_engine.core.summary import sentence
 from batchor_engine.errors import UnknownRunError
 from batchor_engine.events import RunEvent
-from batchor_engine.models import JSONValue, RunSummary
+from batchor_engine.models import JSONValue
 from batchor_engine.runtime.run import Run
 from batchor_engine.runtime.runner import BatchRunner
 
@@ -77,10 +77,12 @@ class Watch:
             return
         if summary.failed_items != self._failures[0]:
             self._failures = summary.failed_items, run.failure_counts()
-        text = sentence(summary, _answered_there(run), self._failures[1])
+        there = _answered_there(run)
+        text = sentence(summary, there, self._failures[1])
         if self._bar is not None:
             progress, task = self._bar
-            done = summary.completed_items + summary.failed_items
+            # What is answered there is as good as done for somebody who waits; the words tell them apart.
+            done = min(summary.completed_items + summary.failed_items + there, summary.total_items)
             progress.update(task, total=summary.total_items or None, completed=done, description=text)
         elif text != self._last:
             note(text)
@@ -101,25 +103,13 @@ class Watch:
 def _progress() -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.table import Column
 
-    # The description holds a user's run id, which is no markup.
-    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn()
+    # The description holds a user's run id, which is no markup; on a narrow terminal it is cut, never wrapped.
+    words = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
+    columns = SpinnerColumn(), BarColumn(bar_width=20), TimeElapsedColumn(), words
     return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
 def _answered_there(run: Run) -> int:
     return sum(batch.remote_completed + batch.remote_failed for batch in run.batches() if batch.state == "submitted")
-
-
-def sentence(summary: RunSummary, there: int = 0, failures: Mapping[str, int] = MappingProxyType({})) -> str:
-    """One line about a run; `there` counts answers that the provider has and we have not collected."""
-    parts = [f"{summary.completed_items} of {summary.total_items} rows done"]
-    if summary.failed_items:
-        why = ", ".join(f"{count} {name}" for name, count in sorted(failures.items()))
-        parts.append(f"{summary.failed_items} failed" + (f" ({why})" if why else ""))
-    if summary.active_batches:
-        noun = "batch" if summary.active_batches == 1 else "batches"
-        parts.append(f"{summary.active_batches} {noun} at the provider" + (f" ({there} answered)" if there else ""))
-    if summary.backoff_remaining_sec:
-        parts.append(f"next submission in {summary.backoff_remaining_sec:.0f} s")
-    return f"{summary.run_id}: {', '.join(parts)}"

@@ -11,6 +11,7 @@ ArrowSchema: TypeAlias = Any
 ArrowTable: TypeAlias = Any
 ArrowBatch: TypeAlias = Any
 ArrowType: TypeAlias = Any
+ArrowArray: TypeAlias = Any
 
 
 def pyarrow() -> Any:

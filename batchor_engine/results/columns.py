@@ -7,7 +7,7 @@ lost to its characters: a row with lone surrogates is stored as JSON string lite
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from batchor_engine.core.outcomes import LineRef
@@ -15,7 +15,8 @@ from batchor_engine.core.segment import SegmentRow
 from batchor_engine.core.text import is_whole
 from batchor_engine.errors import StoreError
 from batchor_engine.models import RunUsage
-from batchor_engine.results.arrow import ArrowSchema, ArrowTable, pyarrow
+from batchor_engine.results.arrow import ArrowArray, ArrowSchema, ArrowTable, pyarrow
+from batchor_engine.results.buffers import booleans, integers, strings
 
 VERSION = 1
 VERSION_KEY = b"batchor.segment.version"
@@ -47,6 +48,12 @@ _COLUMNS = (
 NAMES = tuple(name for name, _, _ in _COLUMNS)
 # Few values or long runs of one: a dictionary makes them almost free.
 DICTIONARY_COLUMNS = ("status", "error_class", "ref_file", "group", "attempt_count")
+_ARRAYS: dict[str, Callable[[list[Any]], ArrowArray]] = {
+    "int64": integers,
+    "bool": booleans,
+    "string": lambda values: strings(values, large=False),
+    "large_string": lambda values: strings(values, large=True),
+}
 _TEXTS = frozenset(name for name, kind, _ in _COLUMNS if kind.endswith("string"))
 _REF = ("ref_file", "ref_offset", "ref_length")
 _USAGE = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
@@ -77,12 +84,16 @@ def check_version(metadata: dict[bytes, bytes] | None, where: str) -> None:
 def to_table(rows: Sequence[SegmentRow]) -> ArrowTable:
     columns = _columns(rows)
     columns["escaped"] = [False] * len(rows)
-    schema = segment_schema()
     try:
-        return pyarrow().table(columns, schema=schema)
+        arrays = _arrays(columns)
     except UnicodeEncodeError:
         _escape(columns)
-        return pyarrow().table(columns, schema=schema)
+        arrays = _arrays(columns)
+    return pyarrow().Table.from_arrays(arrays, schema=segment_schema())
+
+
+def _arrays(columns: dict[str, list[Any]]) -> list[ArrowArray]:
+    return [_ARRAYS[kind](columns[name]) for name, kind, _ in _COLUMNS]
 
 
 def _columns(rows: Sequence[SegmentRow]) -> dict[str, list[Any]]:
@@ -126,9 +137,6 @@ def _values(table: ArrowTable, name: str) -> list[Any]:
     column: Any = table.column(name)
     if column.null_count == len(column):
         return [None] * len(column)
-    # Going through numpy is several times faster than to_pylist(), but turns integers with nulls into floats.
-    if name in _TEXTS or column.null_count == 0:
-        return column.to_numpy(zero_copy_only=False).tolist()
     return column.to_pylist()
 
 

@@ -144,8 +144,11 @@ class _Tally:
 
 
 def _size(row: SegmentRow) -> int:
-    texts = (row.item_id, row.custom_id, row.text, row.error_message, row.raw_error_json, row.metadata_json)
-    return _FIXED_ROW_BYTES + sum(_bytes_at_most(text) for text in texts if text)
+    size = _FIXED_ROW_BYTES + 2 * _bytes_at_most(row.item_id) + _bytes_at_most(row.text or "")
+    for text in (row.metadata_json, row.error_message, row.raw_error_json):
+        if text is not None:
+            size += _bytes_at_most(text)
+    return size
 
 
 def _bytes_at_most(text: str) -> int:

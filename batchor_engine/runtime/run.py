@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from batchor_engine.config import ProviderConfig
 from batchor_engine.core.costs import Cost
 from batchor_engine.core.records import RunRecord
-from batchor_engine.core.summary import batch_info, summarize
+from batchor_engine.core.summary import batch_info, sentence, summarize, summary_html
 from batchor_engine.errors import RunNotFinishedError
 from batchor_engine.models import (
     ArtifactExportResult,
@@ -50,7 +50,11 @@ class Run:
         self._summary = summary
 
     def __repr__(self) -> str:
-        return f"Run({self.run_id!r}, {self.status.value})"
+        return f"<Run {self.status.value}, {sentence(self._summary)}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows; as of the last call that read, so that showing a run reads nothing."""
+        return summary_html(self._summary)
 
     @property
     def status(self) -> RunLifecycleStatus:

@@ -88,9 +88,11 @@ def open_server(url: URL, schema: str, *, pool_size: int, statement_timeout_sec:
         raise ImportError("PostgreSQL needs psycopg: pip install 'batchor-dagster[postgres]'") from None
     del _psycopg
     alive = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+    options = {"connect_timeout": CONNECT_TIMEOUT_SEC, "application_name": "batchor", **alive, **url.query}
     engine = create_engine(
-        url,
-        connect_args={"connect_timeout": CONNECT_TIMEOUT_SEC, "application_name": "batchor", **alive, **url.query},
+        # The repr of an engine shows its URL.
+        url.difference_update_query([name for name in url.query if "password" in name]),
+        connect_args=options,
         pool_size=pool_size,
         max_overflow=pool_size,
         hide_parameters=True,

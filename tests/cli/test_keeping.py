@@ -71,6 +71,8 @@ def test_a_doctor_finds_a_healthy_store_healthy_and_a_missing_file_not(shell: Sh
     sick = shell("doctor", "--offline", "--db-path", "runs.sqlite3")
     assert sick.code == 1
     assert sick.json["healthy"] is False
+    assert "problem: r: " in sick.err
+    assert sick.err.endswith("1 run examined, the provider was not asked: something is wrong.\n")
 
 
 def test_typed_rows_go_to_parquet(shell: Shell) -> None:
@@ -83,8 +85,9 @@ def test_typed_rows_go_to_parquet(shell: Shell) -> None:
 def test_a_plan_says_what_start_would_send_and_stores_nothing(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
     given = ("--input", "rows.csv", "--id-field", "slug", "--prompt-field", "body", "--model", "gpt-5-mini")
-    told = shell("plan", *given, "--db-path", "runs.sqlite3").json
-    assert told["rows"] == 3
+    said = shell("plan", *given, "--db-path", "runs.sqlite3")
+    assert said.json["rows"] == 3
+    assert said.err.startswith("3 rows in 1 request file, ")
     assert not (shell.folder / "runs.sqlite3").exists()
 
 

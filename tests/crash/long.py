@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ..stores import KINDS, POSTGRES_HOME, stop_postgres
+from ..stores import KINDS, POSTGRES_HOME, new_home, stop_postgres
 from .torture import POINTS, Torture, new_sandbox
 
 
@@ -27,9 +27,7 @@ def main() -> int:
     began = time.monotonic()
     print(f"seed {seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="batchor-torture-") as folder, new_sandbox() as sandbox:
-        os.environ[POSTGRES_HOME] = str(Path(folder) / "postgres")
-        # The server runs as another user where we are root, and must get into the folder.
-        Path(folder).chmod(0o755)
+        os.environ[POSTGRES_HOME] = str(new_home())
         try:
             torture = Torture(sandbox, Path(folder), seed, kind=options.store)
             torture.go(options.kills, all_points=True)

@@ -99,12 +99,13 @@ class Torture:
     seed: int
     rows: int = 150
     kind: str = STORES[0]
+    store: str = ""
     kills: Counter[str] = field(default_factory=Counter[str])
     runs: list[str] = field(default_factory=list[str])
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
-        self.store = new_url(self.kind, self.folder)
+        self.store = self.store or new_url(self.kind, self.folder)
         self.artifacts = str(self.folder / "files")
 
     def go(self, kills: int, *, all_points: bool) -> None:
@@ -118,7 +119,7 @@ class Torture:
         self.runs += names
         crowd: list[Process] = []
         try:
-            crowd += [self._spawn(names) for _ in range(WORKERS)]
+            crowd += [self.spawn(names) for _ in range(WORKERS)]
             while crowd:
                 self._moment(crowd, names, kills)
         finally:
@@ -139,20 +140,20 @@ class Torture:
         for one in [one for one in crowd if not one.running]:
             crowd.remove(one)
             if not self._finished(one):
-                crowd.append(self._spawn(names))
+                crowd.append(self.spawn(names))
 
     def _kill(self, victim: Process) -> None:
         victim.kill()
         victim.target = None
         self.kills["random"] += 1
 
-    def _spawn(self, names: list[str]) -> Process:
-        """A worker; some are to die at a crash point, one that was hit least."""
+    def spawn(self, names: list[str], *, killed: bool = True) -> Process:
+        """A worker; where it may be `killed`, some are to die at a crash point, one that was hit least."""
         options: dict[str, Any] = {
             "store": self.store, "artifacts": self.artifacts, "base_url": self.sandbox.base_url, "runs": names,
             "rows": self.rows,
         }  # fmt: skip
-        if self.chance.random() < 0.4:
+        if killed and self.chance.random() < 0.4:
             fewest = min(self.kills[point] for point in POINTS)
             point = self.chance.choice([point for point in POINTS if self.kills[point] == fewest])
             options["at"] = {point: self.chance.randint(1, 3)}

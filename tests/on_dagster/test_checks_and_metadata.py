@@ -5,8 +5,16 @@ from __future__ import annotations
 import dagster as dg
 import pytest
 
-from batchor_dagster import BatchorChecks, BatchorMetadataSet, BatchorResource, build_batchor_definitions
+from batchor_dagster import (
+    BatchorChecks,
+    BatchorJobParts,
+    BatchorMetadataSet,
+    BatchorResource,
+    build_batchor_assets,
+    build_batchor_definitions,
+)
 from batchor_dagster.columns import column_schema
+from batchor_engine import OpenAIEndpoint, OpenAIProviderConfig
 from example_project.models import TicketTriage
 from tests.on_dagster.shop import FOUR_ROWS, Shop, materialized, tickets_asset, triage_assets
 
@@ -56,6 +64,14 @@ def test_the_column_schema_comes_from_the_model() -> None:
     assert columns["refund_eur"].constraints.nullable
     assert columns["summary"].description == "One sentence of at most 120 characters"
     assert "output_text" in {column.name for column in column_schema(None).columns}
+
+
+def test_the_column_schema_of_vectors_comes_from_the_endpoint() -> None:
+    config = OpenAIProviderConfig(model="text-embedding-3-small", endpoint=OpenAIEndpoint.EMBEDDINGS)
+    parts = BatchorJobParts(items=[], build_prompt=lambda row: row.payload, provider_config=config)
+    _, results = build_batchor_assets(name="vectors", parts=parts)
+    schema = results.metadata_by_key[results.key]["dagster/column_schema"]
+    assert {column.name: column.type for column in schema.columns}["embedding"] == "list<float32>"
 
 
 def test_metadata_is_namespaced_and_reads_back() -> None:

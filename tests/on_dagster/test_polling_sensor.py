@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
 import pytest
+from sqlalchemy import Engine, event
 
 from batchor_dagster import BatchorMetadataSet, build_batchor_polling_sensor
+from batchor_dagster.engine_runs import Slot
 from batchor_dagster.ledger import Ledger, Watch
 from batchor_dagster.tick import Tick
+from example_project.models import TicketTriage
 from tests.on_dagster.shop import (
     DAY,
     FOUR_ROWS,
@@ -19,6 +24,7 @@ from tests.on_dagster.shop import (
     Shop,
     days,
     failure_of,
+    job_for,
     materialized,
     tickets_asset,
     triage_assets,
@@ -216,3 +222,57 @@ def test_observations_above_the_limit_come_with_the_next_ticks(shop: Shop, monke
     told = [{event.partition for event in tick.asset_events} for tick in (first, second, third)]
     assert [len(days_told) for days_told in told] == [1, 1, 0]
     assert told[0] | told[1] == {DAY, NEXT_DAY}
+
+
+def test_looking_up_many_partitions_takes_no_more_queries_than_a_few(shop: Shop) -> None:
+    names = [f"p{number}" for number in range(12)]
+    partitions = dg.StaticPartitionsDefinition(names)
+    defs = shop.definitions([tickets_asset(FOUR_ROWS[:1], partitions), triage_assets(partitions_def=partitions)])
+
+    def queries(*some: str) -> list[int]:
+        """Reads of Dagster's event log by a tick with news, and by a tick with answers to deliver."""
+        with shop.runner() as runner:
+            for name in some:
+                slot = Slot("triage", name)
+                job = replace(job_for(FOUR_ROWS[:1]), structured_output=TicketTriage)
+                runner.start(job, run_id=slot.run_id("g"), labels=slot.labels(generation="g"))
+        counts = [reads(lambda: shop.tick(defs))]
+        shop.sandbox.finish()
+        with shop.runner() as runner:
+            for info in runner.find_runs(unfinished=True):
+                runner.get_run(info.run_id).collect()
+        return [*counts, reads(lambda: shop.tick(defs))]
+
+    # Ids and events, of observations and of materializations.
+    assert all(0 < count <= 4 for count in [*queries(*names[:2]), *queries(*names[2:])])
+
+
+def reads(act: Callable[[], object]) -> int:
+    """How many SELECTs of observations and materializations an action makes, over any engine."""
+    said: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if statement.startswith("SELECT") and "dagster_event_type" in statement:
+            said.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        act()
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    return len(said)
+
+
+def test_a_worker_that_was_killed_stands_in_the_way_for_half_an_hour(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defs = submitted(shop)
+    shop.sandbox.finish()
+    (request,) = requests_of(shop.tick(defs))
+    note_run(shop, request, dg.DagsterRunStatus.STARTED)
+    now = time.time()
+    monkeypatch.setattr("batchor_dagster.ledger.time.time", lambda: now + 1700)
+    assert not requests_of(shop.tick(defs))
+    monkeypatch.setattr("batchor_dagster.ledger.time.time", lambda: now + 1900)
+    (again,) = requests_of(shop.tick(defs))
+    assert again.run_key == f"{request.run_key}:1"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -258,3 +260,17 @@ def test_reading_a_long_segment_holds_a_few_thousand_rows(tmp_path: Path) -> Non
         assert tracemalloc.get_traced_memory()[1] < 8_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_writing_and_reading_a_segment_imports_no_pandas(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from batchor_engine.results.segments import SegmentWriter, read_rows\n"
+        "from batchor_engine.core.segment import SegmentRow\n"
+        "end = (1, None, 'yes', None, None, False, None, None, None, None)\n"
+        "rows = [SegmentRow(at, 'a', 0, True, 'completed', *end) for at in (0, 1)]\n"
+        "with SegmentWriter(sys.argv[1]) as writer: writer.extend(rows)\n"
+        "assert list(read_rows(sys.argv[1])) == rows\n"
+        "assert 'pyarrow' in sys.modules and 'pandas' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "s")], check=True, cwd=Path(__file__).parents[2])

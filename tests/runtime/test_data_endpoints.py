@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import BaseModel
 
+import batchor_engine
 from batchor_engine import (
     BatchItem,
     ChunkPolicy,
@@ -175,7 +176,10 @@ BODIES: dict[str, dict[str, Any]] = {
     "torn": answer_of(["AAA="]),
     "null": answer_of([None]),
     "odd": {"object": "list", "data": [7]},
-    "chat": {"choices": [{"message": {"content": "hi"}}]},
+    "chat": {
+        "choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 2, "completion_tokens": 1},
+    },
 }
 
 
@@ -267,3 +271,15 @@ def judged_as_asked(request: SandboxRequest) -> SandboxAnswer:
 def test_a_verdict_that_is_none_fails_its_row(world: World) -> None:
     classes = [result.error and result.error.error_class for result in moderate(world, list(VERDICTS)).results()]
     assert classes == ["invalid_moderation", "invalid_moderation", "structured_output_validation_failed"]
+
+
+def test_the_example_of_the_providers_page_runs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs/providers.md").read_text()
+    example = page.partition("```python\n")[2].partition("```")[0]
+    monkeypatch.setenv("HOME", str(world.folder))
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    monkeypatch.setenv("OPENAI_BASE_URL", world.sandbox.base_url)
+    names: dict[str, Any] = {**vars(batchor_engine), "numpy": np, "rows": [BatchItem("a", "x"), BatchItem("b", "y")]}
+    exec(example, names)
+    assert names["matrix"].shape == (2, 512)
+    assert names["matrix"].dtype == np.float32

@@ -20,6 +20,7 @@ from typing import Any
 _SETTINGS = """
 listen_addresses = ''
 max_connections = 200
+dynamic_shared_memory_type = mmap
 fsync = off
 full_page_writes = off
 autovacuum_naptime = 5s
@@ -72,7 +73,8 @@ class PostgresServer:
         while self._is_locked() and time.monotonic() < deadline:
             time.sleep(0.02)
         # Who was killed may stay as a zombie in a container, and a new server would take it for its own.
-        (self._data / "postmaster.pid").unlink(missing_ok=True)
+        for left in (self._data / "postmaster.pid", self.home / ".s.PGSQL.5432.lock"):
+            left.unlink(missing_ok=True)
 
     def destroy(self) -> None:
         self.stop()

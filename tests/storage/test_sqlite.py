@@ -1,21 +1,19 @@
-"""The SQLite file: what it refuses, what it survives, what its hot statements cost."""
+"""The SQLite file: what it refuses, and what it survives."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import event
 
 from batchor_engine import MemoryStateStore, SQLiteStorage, StateStore
 from batchor_engine.core.records import IngestPosition, NewItem, NewPart, NewRun
-from batchor_engine.errors import DuplicateItemError, ForeignStoreError, LeaseLostError, StoreBusyError, StoreError
-from batchor_engine.states import BatchState, RunControlState
+from batchor_engine.errors import ForeignStoreError, StoreBusyError, StoreError
+from batchor_engine.states import RunControlState
 from batchor_engine.storage.migrations import SCHEMA_VERSION
 from batchor_engine.testing import ManualClock
 
@@ -42,46 +40,6 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> StateStore:
     return (
         SQLiteStorage(path=tmp_path / "s.sqlite3", now=clock.now) if request.param == "sqlite" else MemoryStateStore()
     )
-
-
-def test_a_duplicate_id_rolls_back_the_whole_part(store: StateStore) -> None:
-    run_pk = filled(store)
-    lease = store.acquire("run:r", "me", 60)
-    assert not isinstance(lease, str)
-    items = [NewItem(5, "new", 0, 10, 3, 0, False), NewItem(6, "row-2", 10, 10, 3, 0, False)]
-    with pytest.raises(DuplicateItemError, match="row-2"):
-        store.append_part(run_pk, lease, part=None, items=items, position=START, failures=None)
-    run = store.run("r")
-    assert run is not None
-    assert (run.total_items, run.ingest.next_index) == (5, 5)
-
-
-def test_an_old_fence_writes_nothing(store: StateStore) -> None:
-    run_pk = filled(store)
-    old = store.acquire("run:r", "first", 60)
-    assert not isinstance(old, str)
-    store.release(old)
-    new = store.acquire("run:r", "second", 60)
-    assert not isinstance(new, str)
-    assert new.fence > old.fence
-    before = store.run("r")
-    for write in (
-        lambda: store.finish_ingest(run_pk, old),
-        lambda: store.reopen_due(run_pk, old),
-        lambda: store.renew(old, 60),
-        lambda: store.delete_run("r", old),
-    ):
-        with pytest.raises(LeaseLostError):
-            write()
-    store.release(old)
-    assert store.acquire("run:r", "third", 60) == "second"
-    assert store.run("r") == before
-
-
-def test_labels_find_runs(store: StateStore) -> None:
-    filled(store)
-    assert [run.run_id for run in store.runs(labels={"k": "v"})] == ["r"]
-    assert store.runs(labels={"k": "other"}) == []
 
 
 def test_reads_of_a_store_that_is_not_there_create_nothing(tmp_path: Path) -> None:
@@ -201,42 +159,6 @@ def test_a_commit_survives_power_loss(tmp_path: Path) -> None:
     with store.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
-
-
-@pytest.mark.parametrize(
-    ("call", "index"),
-    [
-        (lambda store: store.reopened_items(1, limit=5), "items_reopened"),
-        (lambda store: store.next_retry_at(1), "items_waiting"),
-        (lambda store: store.items_between(1, 0, 3, batch=1), "PRIMARY KEY"),
-        (lambda store: store.batches(run_pk=1, states={BatchState.ENDED}), "batches_by_run"),
-        (lambda store: store.batches(states={BatchState.SUBMITTED}), "batches_by_state"),
-        (lambda store: store.segments(1), "segments_by_run"),
-        (lambda store: store.fresh_parts(1, limit=5), "parts_by_run"),
-        (lambda store: store.runs(labels={"a": "b"}), "run_labels_by_value"),
-        (lambda store: store.runs(labels={"a": "b"}, unfinished=True), "run_labels_by_value"),
-        (lambda store: store.fingerprint({"a": "b"}, 9.0), "run_labels_by_value"),
-        (lambda store: store.tallies(1), "PRIMARY KEY"),
-        (lambda store: store.run("r"), "sqlite_autoindex_runs_1"),
-        (lambda store: store.ranges(1), "PRIMARY KEY"),
-    ],
-)
-def test_a_hot_read_uses_its_index(tmp_path: Path, call: Callable[[SQLiteStorage], object], index: str) -> None:
-    store = SQLiteStorage(path=tmp_path / "s.sqlite3")
-    filled(store)
-    reader = store._reading_engine()
-    said: list[tuple[str, object]] = []
-    event.listen(reader, "before_cursor_execute", lambda *args: said.append((args[2], args[3])))
-    call(store)
-    plans = [explained(store, statement, values) for statement, values in said]
-    assert any(index in plan for plan in plans), plans
-    assert not any(line.startswith("SCAN") for plan in plans for line in plan.split("; ") if "run_id" not in line)
-
-
-def explained(store: SQLiteStorage, statement: str, values: Any) -> str:
-    with store.engine.connect() as connection:
-        rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
-        return "; ".join(row[3] for row in rows)
 
 
 def test_memory_store_is_safe_between_threads() -> None:

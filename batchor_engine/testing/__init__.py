@@ -1,5 +1,5 @@
-"""For tests of your own: a clock that only moves when told, crashes at named points, and a check of every law a store
-must keep.
+"""For tests of your own: a clock that only moves when told, crashes at named points, a check of every law a store must
+keep, and the tests that a store of your own must pass.
 
 Law: the checker reads through the public port only, so it works on any store.
 """
@@ -8,14 +8,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from batchor_engine.runtime.invariants import Finding, Severity, budget_diagnoses, run_diagnoses
 from batchor_engine.runtime.runner import BatchRunner
 from batchor_engine.sandbox import Fault, SandboxServer
+from batchor_engine.testing.clock import ManualClock
+from batchor_engine.testing.store_contract import StoreContract
 
-__all__ = ["FAULT_SCRIPTS", "CrashError", "CrashPoints", "ManualClock", "check_invariants", "faulty_sandbox"]
+__all__ = [
+    "FAULT_SCRIPTS",
+    "CrashError",
+    "CrashPoints",
+    "ManualClock",
+    "StoreContract",
+    "check_invariants",
+    "faulty_sandbox",
+]
 
 # Bad days of a provider, ready to use; every run gets through them with a result for each row.
 FAULT_SCRIPTS: Mapping[str, tuple[Fault, ...]] = {
@@ -36,22 +45,6 @@ FAULT_SCRIPTS: Mapping[str, tuple[Fault, ...]] = {
     "lines rejected": (Fault("validation_failed", lines=(1,)),),
     "model refuses": (Fault("refusal", lines=(1,)),),
 }
-
-
-class ManualClock:
-    """A clock for a store's `now` and a runner's `sleep`: sleeping moves it, nothing else does."""
-
-    def __init__(self, start: datetime | None = None) -> None:
-        self._now = start or datetime(2026, 1, 1, tzinfo=UTC)
-
-    def now(self) -> datetime:
-        return self._now
-
-    def sleep(self, seconds: float) -> None:
-        self.advance(seconds)
-
-    def advance(self, seconds: float) -> None:
-        self._now += timedelta(seconds=seconds)
 
 
 class CrashError(BaseException):

@@ -1,0 +1,62 @@
+"""From a CSV file to typed rows: the engine beside two scripts that forget everything when they die."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import phase, server
+from benchmarks.work import Measured, write_rows
+
+# The phases that every way has, and whose times are compared.
+COMPARED = ("submit", "collect", "read")
+OURS = ("results_list", "parquet", "export", "summary")
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What one way took for `rows` rows; `server_cpu_sec` is the server's own, and is in no phase's CPU."""
+
+    way: str
+    rows: int
+    phases: dict[str, Measured]
+    server_cpu_sec: float
+    calls: dict[str, int]
+    stored: dict[str, float]
+
+    def total(self, what: str = "wall_sec") -> float:
+        return sum(getattr(self.phases[name], what) for name in COMPARED)
+
+    def told(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def walk(way: str, rows: int, folder: Path, *, label: str | None = None, env: Mapping[str, str] | None = None) -> Walk:
+    """All phases of one way; the rows that come back are counted."""
+    folder.mkdir(parents=True)
+    write_rows(folder / "rows.csv", rows)
+    phases: dict[str, Measured] = {}
+    with server(folder) as serving:
+        for name in (*COMPARED, *(OURS if way == "durable" else ())):
+            phases[name] = phase(way, name, folder, serving.base_url, env)
+            told = serving.idle()
+    for name in ("collect", "read"):
+        if phases[name].made["rows"] != rows:
+            raise SystemExit(f"{way}: {phases[name].made['rows']} of {rows} rows came out of {name}")
+    stored = _stored(folder, rows) if way == "durable" else {}
+    shutil.rmtree(folder)
+    return Walk(label or way, rows, phases, told["cpu_seconds"], told["calls"], stored)
+
+
+def _stored(folder: Path, rows: int) -> dict[str, float]:
+    places = {
+        "database": folder.glob("runs.sqlite3*"),
+        "requests": folder.glob("artifacts/**/requests/*"),
+        "raw outputs": folder.glob("artifacts/**/outputs/*"),
+        "results": folder.glob("artifacts/**/results/*"),
+    }
+    return {name: sum(os.path.getsize(one) for one in files) / rows for name, files in places.items()}
