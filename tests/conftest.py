@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,3 +64,11 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
     for name, value in s3_server.environment().items():
         monkeypatch.setenv(name, value)
     return s3_server
+
+
+@pytest.fixture
+def artifacts_url(store_kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """Where files go: SQLite has a folder beside it, PostgreSQL a bucket."""
+    if store_kind == "sqlite":
+        return str(tmp_path / "runs_artifacts")
+    return f"{request.getfixturevalue('s3').url}/{uuid.uuid4().hex[:12]}"

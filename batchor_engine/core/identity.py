@@ -36,6 +36,8 @@ def check_run_id(run_id: str) -> str:
         raise ValueError("run_id must not be empty: leave it out, and a run id is made for you")
     if len(run_id) > MAX_RUN_ID_CHARS:
         raise ValueError(f"run_id has {len(run_id)} characters; a run id has at most {MAX_RUN_ID_CHARS}")
+    if "\0" in run_id:
+        raise ValueError(f"run_id {run_id!r} holds a NUL character, which neither files nor databases can keep")
     return run_id
 
 

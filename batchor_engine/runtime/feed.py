@@ -140,6 +140,8 @@ def _metadata_json(item: BatchItem[Any]) -> str | None:
 def _check_text(item_id: str) -> None:
     if not is_whole(item_id):
         raise ValueError(f"item_id {item_id!r} holds half a character (a lone surrogate); no store can keep it")
+    if "\0" in item_id:
+        raise ValueError(f"item_id {item_id!r} holds a NUL character, which PostgreSQL cannot keep")
 
 
 def _is_plain(payload: object) -> bool:

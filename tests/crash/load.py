@@ -44,7 +44,7 @@ def job(rows: int) -> BatchJob[Any, Any]:
 def runner_for(store: str, artifacts: str, base_url: str) -> BatchRunner:
     runner = BatchRunner(
         storage=store,
-        temp_root=artifacts,
+        artifacts_url=artifacts,
         connection=OpenAIConnection(api_key="sk-test", base_url=base_url, request_timeout_sec=TIMEOUT_SEC),
     )
     runner.host.late_call_margin_sec = MARGIN_SEC

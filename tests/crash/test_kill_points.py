@@ -29,8 +29,10 @@ POINTS = [
 ]
 
 
-def work(store: str, folder: Path, base_url: str, at: dict[str, int] | None = None) -> subprocess.CompletedProcess[str]:
-    options = json.dumps({"store": store, "artifacts": str(folder / "files"), "base_url": base_url, "at": at})
+def work(
+    store: str, artifacts: str, base_url: str, at: dict[str, int] | None = None
+) -> subprocess.CompletedProcess[str]:
+    options = json.dumps({"store": store, "artifacts": artifacts, "base_url": base_url, "at": at})
     return subprocess.run(
         [sys.executable, str(Path(__file__).with_name("worker.py")), options],
         capture_output=True,
@@ -51,12 +53,12 @@ def sandbox():
 @pytest.mark.parametrize("nth", [1, 2])
 @pytest.mark.parametrize("point", POINTS)
 def test_sigkill_at_a_crash_point_loses_no_row_and_pays_no_row_twice(
-    sandbox: SandboxServer, tmp_path: Path, store_url: str, point: str, nth: int
+    sandbox: SandboxServer, store_url: str, artifacts_url: str, point: str, nth: int
 ) -> None:
     before = len(sandbox.paid())
-    killed = work(store_url, tmp_path, sandbox.base_url, {point: nth})
+    killed = work(store_url, artifacts_url, sandbox.base_url, {point: nth})
     assert killed.returncode == -9, killed.stderr
-    healed = work(store_url, tmp_path, sandbox.base_url)
+    healed = work(store_url, artifacts_url, sandbox.base_url)
     assert healed.returncode == 0, healed.stderr
     assert json.loads(healed.stdout)["completed"] == ROWS
     assert len(sandbox.paid()) - before == ROWS
@@ -67,6 +69,6 @@ def test_sigkill_at_a_crash_point_loses_no_row_and_pays_no_row_twice(
     assert {result.attempt_count for result in results} == {1}
 
 
-def test_every_crash_point_of_a_run_is_in_the_list(sandbox: SandboxServer, tmp_path: Path, store_url: str) -> None:
-    done = work(store_url, tmp_path, sandbox.base_url)
+def test_every_crash_point_of_a_run_is_in_the_list(sandbox: SandboxServer, store_url: str, artifacts_url: str) -> None:
+    done = work(store_url, artifacts_url, sandbox.base_url)
     assert set(json.loads(done.stdout)["seen"]) == set(POINTS)

@@ -30,8 +30,8 @@ def sandbox() -> Iterator[SandboxServer]:
 
 
 @pytest.fixture
-def place(store_url: str, tmp_path: Path) -> dict[str, str]:
-    return {"store": store_url, "artifacts": str(tmp_path / "files")}
+def place(store_url: str, artifacts_url: str) -> dict[str, str]:
+    return {"store": store_url, "artifacts": artifacts_url}
 
 
 def options(sandbox: SandboxServer, place: dict[str, str], **more: Any) -> dict[str, Any]:

@@ -100,13 +100,14 @@ class Torture:
     rows: int = 150
     kind: str = STORES[0]
     store: str = ""
+    artifacts: str = ""
     kills: Counter[str] = field(default_factory=Counter[str])
     runs: list[str] = field(default_factory=list[str])
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
         self.store = self.store or new_url(self.kind, self.folder)
-        self.artifacts = str(self.folder / "files")
+        self.artifacts = self.artifacts or str(self.folder / "files")
 
     def go(self, kills: int, *, all_points: bool) -> None:
         """Generations of runs until there were so many random kills, and each crash point was hit."""

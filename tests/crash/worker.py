@@ -39,7 +39,7 @@ def main() -> None:
     options = json.loads(sys.argv[1])
     runner = BatchRunner(
         storage=options["store"],
-        temp_root=options["artifacts"],
+        artifacts_url=options["artifacts"],
         connection=OpenAIConnection(api_key="sk-test", base_url=options["base_url"], request_timeout_sec=1),
     )
     runner.host.late_call_margin_sec = 0.5

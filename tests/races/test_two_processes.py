@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from batchor_engine.sandbox import Phases, SandboxServer
@@ -18,8 +16,8 @@ ROWS = 40
 @pytest.mark.slow
 @pytest.mark.every_store
 @pytest.mark.parametrize("runs", [["one"], ["one", "two", "three"]], ids=["one-run", "three-runs"])
-def test_two_processes_send_every_row_once(tmp_path: Path, store_url: str, runs: list[str]) -> None:
-    place = {"store": store_url, "artifacts": str(tmp_path / "files")}
+def test_two_processes_send_every_row_once(store_url: str, artifacts_url: str, runs: list[str]) -> None:
+    place = {"store": store_url, "artifacts": artifacts_url}
     with SandboxServer(phases=Phases(0.02, 0.1, 0.02, 0.02)) as sandbox:
         options = {**place, "base_url": sandbox.base_url, "runs": runs, "rows": ROWS}
         # The second goes through the runs the other way round.
@@ -38,9 +36,9 @@ def test_two_processes_send_every_row_once(tmp_path: Path, store_url: str, runs:
 @pytest.mark.slow
 @pytest.mark.every_store
 @pytest.mark.parametrize(("runs", "rows"), [(1, 60), (50, 1)], ids=["one-run", "fifty-runs"])
-def test_eight_processes_send_every_row_once(tmp_path: Path, store_url: str, runs: int, rows: int) -> None:
+def test_eight_processes_send_every_row_once(store_url: str, artifacts_url: str, runs: int, rows: int) -> None:
     """Each goes through the runs from another one on, so that they meet everywhere."""
-    place = {"store": store_url, "artifacts": str(tmp_path / "files")}
+    place = {"store": store_url, "artifacts": artifacts_url}
     names = [f"run-{n}" for n in range(runs)]
     with SandboxServer(phases=Phases(0.02, 0.1, 0.02, 0.02)) as sandbox:
         options = {**place, "base_url": sandbox.base_url, "rows": rows}

@@ -32,6 +32,7 @@ class World:
     sandbox: SandboxServer
     folder: Path
     store_url: str
+    artifacts_url: str
     clock: ManualClock = field(default_factory=ManualClock)
     events: list[RunEvent] = field(default_factory=list)
 
@@ -43,7 +44,7 @@ class World:
             "observer": self.events.append,
         }
         if "storage" not in options:
-            defaults["temp_root"] = self.folder / "runs_artifacts"
+            defaults["artifacts_url"] = self.artifacts_url
         return BatchRunner(**{**defaults, **options})
 
     def job(self, items: Any = 3, **options: Any) -> BatchJob[Any, Any]:
@@ -72,9 +73,9 @@ def sandbox_config() -> SandboxConfig:
 
 
 @pytest.fixture
-def world(tmp_path: Path, sandbox_config: SandboxConfig, store_url: str) -> Iterator[World]:
+def world(tmp_path: Path, sandbox_config: SandboxConfig, store_url: str, artifacts_url: str) -> Iterator[World]:
     with SandboxServer(sandbox_config) as server:
-        made = World(server, tmp_path, store_url)
+        made = World(server, tmp_path, store_url, artifacts_url)
         yield made
         if is_there(store_url):
             runner = made.runner()

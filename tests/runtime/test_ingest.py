@@ -238,3 +238,10 @@ def test_metadata_with_half_a_character_comes_back_as_it_was(world: World) -> No
     items = [BatchItem("a", 1, {"k": "half \ud83d"}), BatchItem("b", 1, {"k": "whole 🦆"})]
     results = world.runner().run_and_wait(world.job(items)).results()
     assert [result.metadata for result in results] == [item.metadata for item in items]
+
+
+def test_a_nul_in_an_id_is_refused_on_every_store(world: World) -> None:
+    with pytest.raises(ValueError, match=r"run_id .* NUL"):
+        world.runner().start(world.job(1), run_id="a\0b")
+    with pytest.raises(ValueError, match=r"item_id .* NUL"):
+        world.runner().start(world.job([BatchItem("a\0b", 1)]), run_id="r")

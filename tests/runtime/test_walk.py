@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -154,7 +155,7 @@ def test_status_and_results_need_neither_key_nor_model(world: World) -> None:
         [sys.executable, "-c", code, world.store_url, __name__, str(out)],
         capture_output=True,
         text=True,
-        env={"PATH": "/usr/bin"},
+        env={"PATH": "/usr/bin", **{name: value for name, value in os.environ.items() if name.startswith("AWS_")}},
         check=True,
     )
     assert json.loads(done.stdout) == 2
