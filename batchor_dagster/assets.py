@@ -11,6 +11,7 @@ import dagster as dg
 from pydantic import BaseModel
 
 from batchor_dagster.checks import BatchorChecks
+from batchor_dagster.forms import ValueForm
 from batchor_dagster.job_parts import BatchorJobParts, job_function
 from batchor_dagster.metadata import RESULTS_OF_KEY
 from batchor_dagster.resources import RESOURCE
@@ -54,7 +55,9 @@ class BatchorAssetOptions(TypedDict, total=False):
     on_pending: OnPending
     cancel_on_termination: bool
     checks: BatchorChecks
+    failures_asset: bool
     io_manager_key: str
+    io_manager_value: ValueForm
     resource_key: str
 
 
@@ -86,7 +89,9 @@ def batchor_assets(
     on_pending: OnPending = "skip",
     cancel_on_termination: bool = False,
     checks: BatchorChecks = DEFAULT_CHECKS,
+    failures_asset: bool = False,
     io_manager_key: str = IO_MANAGER_KEY,
+    io_manager_value: ValueForm = "pandas",
     resource_key: str = RESOURCE,
 ) -> Callable[[JobFunction], list[dg.AssetsDefinition]]:
     """Make `<name>_batch`, which submits the job, and `<name>`, which materializes its typed rows when it has ended.
@@ -107,7 +112,10 @@ def batchor_assets(
         cancel_on_termination: Whether terminating the Dagster run of `<name>_batch` cancels what it has sent; otherwise
             that is paid for, and the sensor goes on with it.
         checks: Thresholds of the asset checks on `<name>`; by default at most 5 % of the rows may fail for good.
-        io_manager_key: Who loads the rows for downstream assets.
+        failures_asset: Whether to make a third asset, `<name>_failures`, of the rows that failed for good. It is
+            materialized with `<name>`, and also where not one row has an answer.
+        io_manager_key: Who loads the rows for downstream assets. An IO manager that is not batchor's stores them, too.
+        io_manager_value: As what it is given them: a pandas.DataFrame, a pyarrow.Table, or the list of the answers.
         resource_key: Key of the `BatchorResource`.
 
     Example:
@@ -122,6 +130,8 @@ def batchor_assets(
         policy=ResultPolicy(resource_key=resource_key, on_pending=on_pending, checks=checks),
         cancel_on_termination=cancel_on_termination,
         io_manager_key=io_manager_key,
+        io_manager_value=io_manager_value,
+        failures_asset=failures_asset,
         translator=translator,
         batch_spec_args=_given(deps=deps, code_version=code_version, automation_condition=automation_condition) | shown,
         results_spec_args=_given(
@@ -171,6 +181,8 @@ class _Pair:
     policy: ResultPolicy
     cancel_on_termination: bool
     io_manager_key: str
+    io_manager_value: ValueForm
+    failures_asset: bool
     translator: DagsterBatchorTranslator
     batch_spec_args: dict[str, Any]
     results_spec_args: dict[str, Any]
@@ -211,9 +223,17 @@ class _Pair:
             form=self.structured_output or (known.answer_form() if known else None),
             policy=self.policy,
             io_manager_key=self.io_manager_key,
+            io_manager_value=self.io_manager_value,
+            failures=self._failures(spec, batch.key) if self.failures_asset else None,
             **self.results_op_args,
         )
         return [submission, collected]
+
+    def _failures(self, spec: Callable[..., dg.AssetSpec], batch: dg.AssetKey) -> dg.AssetSpec:
+        """As the result asset, but for what holds for answers only."""
+        only_answers = ("automation_condition", "freshness_policy")
+        args = {name: value for name, value in self.results_spec_args.items() if name not in only_answers}
+        return _with(spec(BatchorAssetRole.FAILURES, batch), args)
 
 
 def flatten(assets: AnyAssets) -> Iterator[Any]:

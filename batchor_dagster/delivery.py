@@ -6,38 +6,36 @@ Law: a partition is materialized only with its own rows, and a partition that ha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 
-from batchor_dagster.checks import BatchorChecks
-from batchor_dagster.outcome import Ended, outcome
+from batchor_dagster.outcome import Ended, Target, outcome
 
 DATA_VERSION_TAG = "dagster/data_version"
 MAX_TOLD = 10
+_Result = tuple[str, dg.MaterializeResult[Any]]
 
 
 @dataclass(frozen=True)
 class _Delivered:
     partition: str
-    result: dg.MaterializeResult[Any] | None
+    results: Mapping[dg.AssetKey, dg.MaterializeResult[Any]]
     checks: Sequence[dg.AssetCheckResult]
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """Where outcomes go: a step, its result asset with its checks, and the asset that submitted the rows."""
+    """The outcomes of a step."""
 
     context: dg.AssetExecutionContext
-    key: dg.AssetKey
-    checks: BatchorChecks
-    submitted_by: dg.AssetKey
+    target: Target
 
     def one(self, ended: Ended) -> Iterator[Any]:
         """The events of a step for one partition, or for an asset without any."""
-        return outcome(self.context, ended, self.key, self.checks, submitted_by=self.submitted_by)
+        return outcome(self.context, ended, self.target)
 
     def many(self, ended: Sequence[Ended], wanted: int) -> Iterator[Any]:
         """The events of a step for `wanted` partitions, of which some may not have ended.
@@ -45,43 +43,61 @@ class Delivery:
         When all have answers the asset is materialized as a whole, with metadata for each partition. Else each one that
         has is materialized by itself, and a dg.Failure names those without any.
         """
-        good: list[_Delivered] = []
+        if ended and self.target.hands_over(self.context):
+            raise dg.Failure(
+                f"IO manager {self.target.io_manager_key!r} stores the rows of one partition at a time: leave out the "
+                "single-run backfill policy of this asset, or batchor's own IO manager, which reads them by partition",
+                allow_retries=False,
+            )
+        delivered: list[_Delivered] = []
         lost: list[dg.Failure] = []
         for one in ended:
+            events: list[Any] = []
             try:
-                good.append(_delivered(one.partition, list(self.one(one))))
+                events.extend(self.one(one))
             except dg.Failure as failure:
                 lost.append(failure)
-        yield from self._whole(good) if len(good) == wanted else self._apart(good)
+            delivered.append(_delivered(one.partition, events))
+        checks = _merged(self.target.key, delivered) if len(delivered) - len(lost) == wanted else []
+        if self.target.failures is not None:
+            yield from self._events(self.target.failures, delivered, wanted, [])
+        yield from self._events(self.target.key, delivered, wanted, checks)
         if lost:
             raise _one_failure(lost)
 
-    def _whole(self, good: Sequence[_Delivered]) -> Iterator[Any]:
-        checks = _merged(self.key, good)
-        results = [(one.partition, one.result) for one in good if one.result is not None]
-        if not results:
+    def _events(
+        self, key: dg.AssetKey, delivered: Sequence[_Delivered], wanted: int, checks: Sequence[dg.AssetCheckResult]
+    ) -> Iterator[Any]:
+        found = [(one.partition, one.results[key]) for one in delivered if key in one.results]
+        if not found:
             yield from checks
-            return
-        for partition, result in results:
-            self.context.add_asset_metadata({**(result.metadata or {})}, asset_key=self.key, partition_key=partition)
-        # Dagster has one data version for all partitions of a step.
-        versions = "\n".join(result.data_version.value for _, result in results if result.data_version)
-        version = dg.DataVersion(hashlib.sha256(versions.encode()).hexdigest()[:16])
-        yield dg.MaterializeResult(asset_key=self.key, check_results=checks, data_version=version)
+        elif len(found) == wanted:
+            yield self._whole(key, found, checks)
+        else:
+            yield from _apart(key, found)
 
-    def _apart(self, good: Sequence[_Delivered]) -> Iterator[Any]:
-        for one in good:
-            if one.result is not None:
-                tags = {DATA_VERSION_TAG: one.result.data_version.value} if one.result.data_version else {}
-                yield dg.AssetMaterialization(
-                    self.key, partition=one.partition, metadata=one.result.metadata, tags=tags
-                )
+    def _whole(
+        self, key: dg.AssetKey, found: Sequence[_Result], checks: Sequence[dg.AssetCheckResult]
+    ) -> dg.MaterializeResult[Any]:
+        for partition, result in found:
+            self.context.add_asset_metadata({**(result.metadata or {})}, asset_key=key, partition_key=partition)
+        # Dagster has one data version for all partitions of a step.
+        versions = "\n".join(result.data_version.value for _, result in found if result.data_version)
+        version = dg.DataVersion(hashlib.sha256(versions.encode()).hexdigest()[:16])
+        return dg.MaterializeResult(asset_key=key, check_results=checks, data_version=version)
+
+
+def _apart(key: dg.AssetKey, found: Sequence[_Result]) -> Iterator[dg.AssetMaterialization]:
+    for partition, result in found:
+        tags = {DATA_VERSION_TAG: result.data_version.value} if result.data_version else {}
+        yield dg.AssetMaterialization(key, partition=partition, metadata=result.metadata, tags=tags)
 
 
 def _delivered(partition: str, events: Sequence[Any]) -> _Delivered:
-    result = next((event for event in events if isinstance(event, dg.MaterializeResult)), None)
-    alone = [event for event in events if isinstance(event, dg.AssetCheckResult)]
-    return _Delivered(partition, result, [*(result.check_results or () if result else ()), *alone])
+    results = [event for event in events if isinstance(event, dg.MaterializeResult)]
+    checks = [check for result in results for check in result.check_results or ()]
+    checks += [event for event in events if isinstance(event, dg.AssetCheckResult)]
+    return _Delivered(partition, {result.asset_key: result for result in results if result.asset_key}, checks)
 
 
 def _merged(key: dg.AssetKey, good: Sequence[_Delivered]) -> list[dg.AssetCheckResult]:

@@ -144,14 +144,19 @@ def views(runner: BatchRunner, info: RunInfo, slots: Iterable[Slot]) -> dict[Slo
     return found
 
 
-def answers_by_partition(runner: BatchRunner, asset: str, partitions: Iterable[str]) -> dict[str, Run]:
-    """For each partition the rows of the latest run that has ended with at least one answer, or without any row."""
+def answers_by_partition(
+    runner: BatchRunner, asset: str, partitions: Iterable[str], *, lost_too: bool = False
+) -> dict[str, Run]:
+    """For each partition the rows of the latest run that has ended with at least one answer, or without any row.
+
+    With `lost_too` also of one that has nothing to deliver.
+    """
     wanted = [Slot(asset, key) for key in partitions]
     open_slots, found = set(wanted), dict[Slot, Run]()
     for info in sorted(runs_of(runner, asset), key=_age_key, reverse=True):
         asked = open_slots.intersection(slots_of(info)) if info.is_finished else set[Slot]()
         for slot, (rows, facts) in views(runner, info, asked).items() if asked else ():
-            if not is_lost(facts):
+            if lost_too or not is_lost(facts):
                 found[slot] = rows
                 open_slots.discard(slot)
     return {slot.partition: found[slot] for slot in wanted if slot in found}

@@ -6,7 +6,7 @@ import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 from pydantic import BaseModel
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 FORMS = "list[Model], pandas.DataFrame, pyarrow.Table, BatchorResults, or dict[str, …] of these over partitions"
 _TEXT = "text"
+# What an IO manager that is not ours is given.
+ValueForm = Literal["pandas", "arrow", "list"]
 ResultItem = StructuredItemResult[Any] | EmbeddingItemResult | TextItemResult
 
 

@@ -11,8 +11,8 @@ import dagster as dg
 
 from batchor_dagster.engine_runs import Slot, answers_by_partition, asset_label, is_lost, newest_run
 from batchor_dagster.failures import reasons
-from batchor_dagster.forms import InputForm, form_of, read_rows
-from batchor_dagster.metadata import RESULTS_OF_KEY
+from batchor_dagster.forms import InputForm, form_of, read_failures, read_rows
+from batchor_dagster.metadata import FAILURES_OF_KEY, RESULTS_OF_KEY
 from batchor_dagster.partitions import ByPartition
 from batchor_dagster.resources import RESOURCE, BatchorResource
 from batchor_engine import BatchRunner
@@ -58,8 +58,10 @@ class _Upstream:
     """What an input depends on: an asset, and its partitions where it has some."""
 
     def __init__(self, context: dg.InputContext) -> None:
-        self._asset = asset_label(context.asset_key)
         metadata = context.upstream_output.definition_metadata if context.upstream_output else {}
+        self._failures_of = metadata.get(FAILURES_OF_KEY)
+        self._asset = str(self._failures_of or asset_label(context.asset_key))
+        self._read = read_failures if self._failures_of else read_rows
         self._submitted_by = str(metadata.get(RESULTS_OF_KEY) or f"{self._asset}_batch")
         self._is_partitioned = context.has_asset_partitions
         self._keys = list(context.asset_partition_keys) if self._is_partitioned else [""]
@@ -71,15 +73,15 @@ class _Upstream:
 
     def read(self, runner: BatchRunner, form: InputForm) -> Any:
         self._check(form)
-        found = answers_by_partition(runner, self._asset, self._keys)
+        found = answers_by_partition(runner, self._asset, self._keys, lost_too=bool(self._failures_of))
         if not self._is_lenient and (missing := [key for key in self._keys if key not in found]):
             raise dg.Failure(self._why_missing(runner, missing), allow_retries=False)
         if form.by_partition:
-            return {key: read_rows(run, form, self._place(key)) for key, run in found.items()}
+            return {key: self._read(run, form, self._place(key)) for key, run in found.items()}
         if not found:
             raise dg.Failure(self._why_missing(runner, self._keys), allow_retries=False)
         key, run = next(iter(found.items()))
-        return read_rows(run, form, self._place(key))
+        return self._read(run, form, self._place(key))
 
     def _check(self, form: InputForm) -> None:
         if form.by_partition and not self._is_partitioned:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import dagster as dg
@@ -37,11 +37,19 @@ def is_given_up(record: dg.RunRecord) -> bool:
 
 @dataclass(frozen=True)
 class Watch:
-    """What a sensor looks after: its name, the result assets by engine label, and its interval in seconds."""
+    """What a sensor looks after: its name, the result assets, its interval in seconds, and the assets of failed rows.
+
+    Assets stand under the engine's label of the result asset.
+    """
 
     sensor: str
     keys: Mapping[str, dg.AssetKey]
     interval_sec: float
+    failures: Mapping[str, dg.AssetKey] = field(default_factory=dict[str, dg.AssetKey])
+
+    def selection(self, asset: str) -> list[dg.AssetKey]:
+        """What is materialized for a result asset: itself, and the asset of its failed rows where it has one."""
+        return [self.keys[asset], *([self.failures[asset]] if asset in self.failures else [])]
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,8 @@ OUTCOME_TAG = f"{NAMESPACE}/outcome"
 RESULTS_OF_KEY = f"{NAMESPACE}/results_of"
 RESOURCE_KEY = f"{NAMESPACE}/resource"
 FAILURES_OF_KEY = f"{NAMESPACE}/failures_of"
+# On a result asset: the asset of its failed rows, where it has one.
+FAILURES_KEY = f"{NAMESPACE}/failures_asset"
 
 # Keys that Dagster itself knows and shows.
 COLUMN_SCHEMA_KEY = "dagster/column_schema"

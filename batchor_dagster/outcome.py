@@ -12,8 +12,10 @@ from batchor_dagster.checks import BatchorChecks, check_results
 from batchor_dagster.engine_runs import is_cancelled, is_lost, lost_outcome
 from batchor_dagster.facts import Facts, facts_of
 from batchor_dagster.failures import reasons
+from batchor_dagster.forms import InputForm, ValueForm, read_failures, read_rows
+from batchor_dagster.io_manager import BatchorIOManager
 from batchor_dagster.metadata import OUTCOME_TAG, URI_KEY, BatchorMetadataSet
-from batchor_dagster.reports import result_metadata, row_counts, usage_metadata
+from batchor_dagster.reports import failure_metadata, result_metadata, row_counts, usage_metadata
 from batchor_engine import Run, RunInfo
 
 
@@ -29,46 +31,87 @@ class Ended:
     partition: str = ""
 
 
-def outcome(
-    context: dg.AssetExecutionContext,
-    ended: Ended,
-    key: dg.AssetKey,
-    checks: BatchorChecks,
-    *,
-    submitted_by: dg.AssetKey | None = None,
-) -> Iterator[Any]:
-    """The materialization and its checks, or a failure when not one row has an answer."""
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Where outcomes go: the result asset and its checks, the asset of its failed rows, and who stores their rows.
+
+    `submitted_by` is the asset that sent the rows. An IO manager that is not ours gets `value` of them.
+    """
+
+    key: dg.AssetKey
+    checks: BatchorChecks
+    submitted_by: dg.AssetKey
+    failures: dg.AssetKey | None = None
+    io_manager_key: str
+    value: ValueForm = "pandas"
+
+    def hands_over(self, context: dg.AssetExecutionContext) -> bool:
+        """True when another IO manager than ours stores the rows once more."""
+        return not isinstance(getattr(context.resources, self.io_manager_key), BatchorIOManager)
+
+    def rows(self, context: dg.AssetExecutionContext, run: Run) -> dict[str, Any]:
+        """The `value=` of a materialization of all rows, where one is wanted."""
+        return {"value": read_rows(run, InputForm(self.value), str(self.key))} if self.hands_over(context) else {}
+
+    def failed_rows(self, context: dg.AssetExecutionContext, run: Run) -> dict[str, Any]:
+        """The `value=` of a materialization of the failed rows, where one is wanted."""
+        return {"value": read_failures(run, InputForm(self.value), str(self.key))} if self.hands_over(context) else {}
+
+
+def outcome(context: dg.AssetExecutionContext, ended: Ended, target: Target) -> Iterator[Any]:
+    """The materialization and its checks, or a failure when not one row has an answer; failed rows come first."""
     facts = facts_of(ended.run)
-    metadata = outcome_metadata(context, ended, facts, key, submitted_by)
+    if target.failures in context.selected_asset_keys:
+        yield _failed_rows(context, ended, target, facts)
+    metadata = outcome_metadata(context, ended, facts, target)
     if is_lost(ended.info):
         # The sensor recognises by this tag that the partition shows what became of the run.
         context.instance.add_run_tags(context.run.run_id, {OUTCOME_TAG: lost_outcome(ended.info)})
         raise dg.Failure(_why_lost(ended.info, facts), metadata, allow_retries=False)
     selected = {one.name for one in context.selected_asset_check_keys}
-    found = check_results(key, facts, checks, partition=ended.partition)
+    found = check_results(target.key, facts, target.checks, partition=ended.partition)
     wanted = [result for result in found if result.check_name in selected]
-    if key in context.selected_asset_keys:
-        # Reading the same outcome again leaves what is downstream in step.
-        version = dg.DataVersion(f"{ended.info.run_id}:{facts.completed}:{facts.failed}")
-        yield dg.MaterializeResult(asset_key=key, metadata=metadata, check_results=wanted, data_version=version)
-    else:
+    if target.key not in context.selected_asset_keys:
         yield from wanted
+        return
+    yield dg.MaterializeResult(
+        asset_key=target.key,
+        metadata=metadata,
+        check_results=wanted,
+        data_version=_version(ended, facts),
+        **target.rows(context, ended.run),
+    )
+
+
+def _version(ended: Ended, facts: Facts) -> dg.DataVersion:
+    """Reading the same outcome again leaves what is downstream in step."""
+    return dg.DataVersion(f"{ended.info.run_id}:{facts.completed}:{facts.failed}")
+
+
+def _failed_rows(
+    context: dg.AssetExecutionContext, ended: Ended, target: Target, facts: Facts
+) -> dg.MaterializeResult[Any]:
+    return dg.MaterializeResult(
+        asset_key=target.failures,
+        metadata={**failure_metadata(ended.run, facts), **row_counts(facts.failed, ended.partition)},
+        data_version=_version(ended, facts),
+        **target.failed_rows(context, ended.run),
+    )
 
 
 def outcome_metadata(
     context: dg.AssetExecutionContext,
     ended: Ended,
     facts: Facts,
-    key: dg.AssetKey,
-    submitted_by: dg.AssetKey | None,
+    target: Target,
 ) -> dict[str, Any]:
     """All that is said about the outcome: our keys, usage in dagster-openai's, and Dagster's own."""
-    shown = _latest(context, key, ended.partition)
+    shown = _latest(context, target.key, ended.partition)
     event = shown.asset_materialization if shown else None
     earlier = BatchorMetadataSet.extract(event.metadata if event else {})
-    sent = _latest(context, submitted_by, ended.partition) if submitted_by else None
+    sent = _latest(context, target.submitted_by, ended.partition)
     links = BatchorMetadataSet(
-        submission=dg.MetadataValue.asset(submitted_by) if submitted_by else None,
+        submission=dg.MetadataValue.asset(target.submitted_by),
         submission_run=dg.MetadataValue.dagster_run(sent.run_id) if sent else None,
     )
     return {

@@ -97,6 +97,18 @@ def result_metadata(run: Run, info: RunInfo, facts: Facts) -> BatchorMetadataSet
     )
 
 
+def failure_metadata(run: Run, facts: Facts) -> BatchorMetadataSet:
+    """What is said about the failed rows of a run beside the asset that holds them."""
+    failed = first_failures(run) if facts.failed else []
+    return BatchorMetadataSet(
+        run_id=run.run_id,
+        rows=facts.failed,
+        failures=dg.JsonMetadataValue(dict(facts.failures)),
+        failure_classes=class_table(facts.failures, failed),
+        failed_rows=row_table(failed),
+    )
+
+
 def usage_metadata(run: Run, facts: Facts, shown: BatchorMetadataSet) -> dict[str, int]:
     """Usage in dagster-openai's keys, less what an earlier materialization of the same run has shown already.
 

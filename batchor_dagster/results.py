@@ -8,7 +8,7 @@ from typing import Any, Literal
 import dagster as dg
 
 from batchor_dagster.checks import BatchorChecks, check_specs
-from batchor_dagster.columns import Form, column_schema
+from batchor_dagster.columns import Form, column_schema, failure_schema
 from batchor_dagster.delivery import Delivery
 from batchor_dagster.engine_runs import (
     Slot,
@@ -20,15 +20,18 @@ from batchor_dagster.engine_runs import (
     slots_of,
     views,
 )
+from batchor_dagster.forms import ValueForm
 from batchor_dagster.metadata import (
     COLUMN_SCHEMA_KEY,
+    FAILURES_KEY,
+    FAILURES_OF_KEY,
     OUTCOME_TAG,
     RESOURCE_KEY,
     RESULTS_OF_KEY,
     RUN_ID_TAG,
     SENSOR_TAG,
 )
-from batchor_dagster.outcome import Ended
+from batchor_dagster.outcome import Ended, Target
 from batchor_dagster.partitions import partitions_of_step
 from batchor_dagster.reports import pending_message
 from batchor_dagster.resources import BatchorResource
@@ -59,29 +62,44 @@ def results_asset(
     form: Form,
     policy: ResultPolicy,
     io_manager_key: str,
+    io_manager_value: ValueForm,
+    failures: dg.AssetSpec | None,
     **op_args: Any,
 ) -> dg.AssetsDefinition:
-    """An asset that yields nothing until its run has ended."""
+    """An asset that yields nothing until its run has ended, and with `failures` one of the rows that failed."""
     key = spec.key
-    ours = {
+    target = Target(
+        key=key,
+        checks=policy.checks,
+        submitted_by=submitted_by,
+        failures=failures.key if failures else None,
+        io_manager_key=io_manager_key,
+        value=io_manager_value,
+    )
+    ours: dict[str, Any] = {
         COLUMN_SCHEMA_KEY: column_schema(form),
         RESULTS_OF_KEY: submitted_by.to_user_string(),
         RESOURCE_KEY: policy.resource_key,
     }
-    known = spec.replace_attributes(skippable=True).merge_attributes(metadata=ours)
+    if failures:
+        ours[FAILURES_KEY] = failures.key.to_user_string()
+    known = [spec.replace_attributes(skippable=True).merge_attributes(metadata=ours)]
+    if failures:
+        of = {FAILURES_OF_KEY: key.to_user_string(), COLUMN_SCHEMA_KEY: failure_schema()}
+        known.append(failures.replace_attributes(skippable=True).merge_attributes(metadata=of))
 
     @dg.multi_asset(
         name=key.to_python_identifier(),
-        specs=[known.with_io_manager_key(io_manager_key)],
+        specs=[one.with_io_manager_key(io_manager_key) for one in known],
         check_specs=check_specs(key, policy.checks),
         can_subset=True,
-        required_resource_keys={policy.resource_key},
+        required_resource_keys={policy.resource_key, io_manager_key},
         **op_args,
     )
     def results(context: dg.AssetExecutionContext) -> Iterator[Any]:
         batchor: BatchorResource = getattr(context.resources, policy.resource_key)
         with one_clear_failure(), closing(batchor.runner()) as runner:
-            yield from bring_in(context, runner, key, policy, submitted_by)
+            yield from bring_in(context, runner, target, policy)
 
     return results
 
@@ -89,12 +107,11 @@ def results_asset(
 def bring_in(
     context: dg.AssetExecutionContext,
     runner: BatchRunner,
-    key: dg.AssetKey,
+    target: Target,
     policy: ResultPolicy,
-    submitted_by: dg.AssetKey,
 ) -> Iterator[Any]:
     """One round of the runs that this step is for; events only for partitions whose run has ended."""
-    asset = asset_label(key)
+    key, asset = target.key, asset_label(target.key)
     slots = [Slot(asset, partition) for partition in partitions_of_step(context)] or [Slot(asset)]
     # A run that the sensor asked for does one round, whatever a person's run would do.
     on_pending = "skip" if SENSOR_TAG in context.run.tags else policy.on_pending
@@ -102,7 +119,7 @@ def bring_in(
     infos = {info.run_id: info for info in _advanced(context, runner, newest, slots, on_pending)}
     ended = list(_ended(context, runner, newest, infos))
     missing = [str(slot) for slot in slots if slot not in newest]
-    delivered = Delivery(context, key, policy.checks, submitted_by)
+    delivered = Delivery(context, target)
     if len(slots) == 1:
         yield from (event for one in ended for event in delivered.one(one))
     else:

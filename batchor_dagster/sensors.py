@@ -12,7 +12,7 @@ import dagster as dg
 from batchor_dagster.assets import AnyAssets, result_specs
 from batchor_dagster.engine_runs import asset_label
 from batchor_dagster.ledger import Ledger, Watch
-from batchor_dagster.metadata import RESOURCE_KEY
+from batchor_dagster.metadata import FAILURES_KEY, RESOURCE_KEY
 from batchor_dagster.resources import RESOURCE, BatchorResource
 from batchor_dagster.results import polling_sensor_name
 from batchor_dagster.tick import Tick
@@ -39,19 +39,28 @@ def build_batchor_polling_sensor(
     Example:
         >>> build_batchor_polling_sensor(assets=[triage], minimum_interval_seconds=60)
     """
-    keys = {
-        asset_label(spec.key): spec.key for spec in result_specs(assets) if spec.metadata[RESOURCE_KEY] == resource_key
+    specs = [spec for spec in result_specs(assets) if spec.metadata[RESOURCE_KEY] == resource_key]
+    keys = {asset_label(spec.key): spec.key for spec in specs}
+    failures = {
+        asset_label(spec.key): dg.AssetKey.from_user_string(spec.metadata[FAILURES_KEY])
+        for spec in specs
+        if FAILURES_KEY in spec.metadata
     }
     if not keys:
         raise dg.DagsterInvalidDefinitionError(
             f"build_batchor_polling_sensor found no result asset of resource {resource_key!r}: pass what "
             "@batchor_assets returned"
         )
-    watch = Watch(sensor=name or polling_sensor_name(resource_key), keys=keys, interval_sec=minimum_interval_seconds)
+    watch = Watch(
+        sensor=name or polling_sensor_name(resource_key),
+        keys=keys,
+        interval_sec=minimum_interval_seconds,
+        failures=failures,
+    )
 
     @dg.sensor(
         name=watch.sensor,
-        asset_selection=dg.AssetSelection.assets(*keys.values()),
+        asset_selection=dg.AssetSelection.assets(*keys.values(), *failures.values()),
         minimum_interval_seconds=minimum_interval_seconds,
         default_status=default_sensor_status,
         required_resource_keys={resource_key},

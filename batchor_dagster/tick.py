@@ -162,7 +162,7 @@ class Tick:
         where = target_of(info)
         return dg.RunRequest(
             run_key=f"{info.run_id}:{info.revision}" + (f":{earlier}" if earlier else ""),
-            asset_selection=[self.ledger.watch.keys[where.asset]],
+            asset_selection=self.ledger.watch.selection(where.asset),
             partition_key=where.partition or None if isinstance(where, Slot) else None,
             tags={
                 **(range_tags(where) if isinstance(where, SlotRange) else {}),

@@ -14,10 +14,11 @@ BATCH_SUFFIX = "_batch"
 
 
 class BatchorAssetRole(StrEnum):
-    """Which of the two assets of a batch job is meant."""
+    """Which of the assets of a batch job is meant."""
 
     BATCH = "batch"
     RESULTS = "results"
+    FAILURES = "failures"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,14 @@ class BatchorAssetData:
         return self.provider_config.scope_model() or None if self.provider_config else None
 
 
+_SUFFIX = {BatchorAssetRole.BATCH: BATCH_SUFFIX, BatchorAssetRole.RESULTS: "", BatchorAssetRole.FAILURES: "_failures"}
+_WHAT = {
+    BatchorAssetRole.BATCH: "Submits the rows to the provider and ends at once.",
+    BatchorAssetRole.RESULTS: "The provider's answers by row.",
+    BatchorAssetRole.FAILURES: "The rows that failed for good, each with its reason.",
+}
+
+
 class DagsterBatchorTranslator:
     """Makes the spec of each asset; subclass it to name, group or tag all batch jobs of a project in one place.
 
@@ -55,13 +64,12 @@ class DagsterBatchorTranslator:
     """
 
     def get_asset_spec(self, data: BatchorAssetData) -> dg.AssetSpec:
-        """The spec of one of the two assets: `<name>_batch`, or `<name>`, which depends on it."""
-        is_batch = data.role is BatchorAssetRole.BATCH
-        what = "Submits the rows to the provider and ends at once." if is_batch else "The provider's answers by row."
-        kinds = {"openai"} if is_batch or data.structured_output is None else {"openai", "pydantic"}
+        """The spec of one of the assets: `<name>_batch`, or `<name>` and `<name>_failures`, which depend on it."""
+        is_typed = data.role is BatchorAssetRole.RESULTS and data.structured_output is not None
+        what = _WHAT[data.role]
         return dg.AssetSpec(
-            key=[*data.key_prefix, f"{data.name}{BATCH_SUFFIX}" if is_batch else data.name],
+            key=[*data.key_prefix, data.name + _SUFFIX[data.role]],
             deps=[data.submitted_by] if data.submitted_by else [],
             description=f"{data.description.strip()}\n\n{what}" if data.description else what,
-            kinds=kinds,
+            kinds={"openai", "pydantic"} if is_typed else {"openai"},
         )
