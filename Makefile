@@ -1,7 +1,7 @@
 # What people run. Everything lives in .venv and below this folder; nothing needs an environment variable.
 #   make demo   watch Dagster turn support tickets into typed rows: no key, no network but the package index
 #   make test   the tests          make check  ruff and pyright
-#   make dev    Dagster, open      make bench  a small measurement
+#   make dev    Dagster, open      make bench  measurements (N=1000000: that many rows)
 #   make test-long   200 kills in random moments and at every crash point (SEED=n repeats a run)
 #   make mutants     each law removed once: a test must notice
 
@@ -35,12 +35,16 @@ check: .venv/.has-test
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-bench: .venv/.has-test
-	$(BIN)/python -m benchmarks
+bench: .venv/.has-bench
+	$(BIN)/python -m benchmarks $(if $(N),--rows $(N))
 
 # A stamp is younger than the two files that say what to install; then there is nothing to do.
 .venv/.has-demo: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]'
+	@touch $@
+
+.venv/.has-bench: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@touch $@
 
 .venv/.has-test: pyproject.toml constraints.txt | $(BIN)/python

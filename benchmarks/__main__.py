@@ -1,67 +1,76 @@
-"""`python -m benchmarks`: the engine beside a plain script, before a sandbox in a process of its own."""
+"""`python -m benchmarks`: the engine beside two scripts without durability, and what looking at it costs.
+
+Every phase runs in a process of its own, before a server of its own; ratios hold on one machine in one run.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
+import os
+import platform
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.work import write_rows
+from rich.console import Console
 
-# A batch ends with the second look, so that both ways wait for the sandbox's work and not for a clock.
-SANDBOX = ("-m", "batchor_engine.sandbox", "--clock", "polls", "--phases", "0,1,0,0")
+from benchmarks import report, steady
+from benchmarks.walk import Walk, walk
+
+SMALL = 1_000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rows", type=int, default=20_000, help="how many (default 20000)")
-    count = parser.parse_args().rows
+    asked = _arguments()
+    console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="batchor-bench-") as place:
-        measured = {way: measure(way, Path(place) / way, count) for way in ("naive", "durable")}
-    for way, one in measured.items():
-        show(way, one)
-    ratio = total(measured["durable"]) / total(measured["naive"])
-    print(f"durable / naive: {ratio:.2f} (goal 1.0, at first 1.5)")
+        walks: list[Walk] = []
+        for rows in sorted({SMALL, *asked.rows}):
+            for way, label, env in _ways(asked, rows):
+                with console.status(f"{label}: {rows:,} rows"):
+                    walks.append(walk(way, rows, Path(place) / "walk", label=label, env=env))
+                console.print(f"{label}: {rows:,} rows in {walks[-1].total():.1f} s")
+        with console.status("polls, ticks, imports"):
+            looks = {
+                "poll": steady.calls_of_a_poll(asked.batches, Path(place) / "poll"),
+                "tick": steady.tick_seconds(asked.runs, Path(place) / "tick"),
+                "import_sec": steady.import_seconds(),
+            }
+    told: dict[str, Any] = {
+        "machine": {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count()},
+        "walks": [one.told() for one in walks],
+        "looks": looks,
+    }
+    asked.out.mkdir(parents=True, exist_ok=True)
+    (asked.out / "bench.json").write_text(json.dumps(told, indent=1))
+    report.picture(walks, asked.out / "bench.svg")
+    report.tables(walks, looks, Console())
+    print(f"Written: {asked.out / 'bench.json'} and {asked.out / 'bench.svg'}")
 
 
-def measure(way: str, folder: Path, count: int) -> dict[str, Any]:
-    """Run one way in a process of its own, before a fresh sandbox."""
-    folder.mkdir()
-    write_rows(folder / "rows.csv", count)
-    with sandbox() as base_url:
-        command = [sys.executable, "-m", f"benchmarks.{way}", str(folder), base_url]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    told = json.loads(done.stdout)
-    if told["rows"] != count:
-        sys.exit(f"{way}: {told['rows']} of {count} rows came back")
-    return told
+def _ways(asked: argparse.Namespace, rows: int) -> Iterator[tuple[str, str, dict[str, str]]]:
+    if rows > SMALL:
+        yield "naive", "naive script", {}
+        yield "tuned", "tuned script", {}
+    yield "durable", "batchor, SQLite", {}
+    if asked.postgres:
+        yield "durable", "batchor, PostgreSQL", {"BATCHOR_BENCH_STORE": asked.postgres}
 
 
-@contextmanager
-def sandbox() -> Iterator[str]:
-    with subprocess.Popen([sys.executable, *SANDBOX], stdout=subprocess.PIPE, text=True) as serving:
-        try:
-            assert serving.stdout is not None
-            yield serving.stdout.readline().split()[-1]
-        finally:
-            serving.terminate()
-
-
-def total(told: dict[str, Any]) -> float:
-    return sum(told["seconds"].values())
-
-
-def show(way: str, told: dict[str, Any]) -> None:
-    phases = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in told["seconds"].items())
-    print(f"{way}: {told['rows']} rows in {total(told):.2f} s ({phases}); peak {told['peak_mib']:.0f} MiB")
-    if "summary_ms" in told:
-        print(f"  database {told['database_bytes_per_row']:.0f} bytes a row, summary {told['summary_ms']:.2f} ms")
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=[20_000], help="how many (default 20000)")
+    parser.add_argument("--postgres", help="also measure on the PostgreSQL of this URL, in schemas that it makes")
+    parser.add_argument("--batches", type=int, default=1_000, help="active batches of the poll that is counted")
+    parser.add_argument("--runs", type=int, default=1_000, help="runs in flight of the sensor's tick")
+    parser.add_argument("--out", type=Path, default=Path("test-artifacts"), help="folder of the JSON and the picture")
+    asked = parser.parse_args()
+    if min(asked.rows) <= SMALL:
+        sys.exit(f"--rows must be above {SMALL}, which is measured anyway")
+    return asked
 
 
 if __name__ == "__main__":

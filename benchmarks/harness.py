@@ -23,9 +23,20 @@ class Server:
 
     base_url: str
 
+    def open(self) -> None:
+        """Let it answer; until then every batch stays in progress."""
+        self._get("open")
+
+    def calls(self) -> dict[str, int]:
+        """Calls by kind since it began."""
+        return self._get("calls")
+
     def idle(self) -> dict[str, Any]:
         """Wait until every batch has ended; CPU seconds and calls by kind, both since it began."""
-        with urllib.request.urlopen(f"{self.base_url.removesuffix('/v1')}/idle") as answer:
+        return self._get("idle")
+
+    def _get(self, what: str) -> dict[str, Any]:
+        with urllib.request.urlopen(f"{self.base_url.removesuffix('/v1')}/{what}") as answer:
             return json.load(answer)
 
 

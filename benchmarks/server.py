@@ -1,7 +1,8 @@
 """A server for measurements: the Files and Batches API on bare sockets, so that what is measured is the client.
 
 Answers are drawn from a prepared pool, at least 2 KB each, shuffled; three rows of a hundred fail once and succeed when
-sent again. `GET /idle` returns once nothing is in progress, and tells the CPU seconds that answering has cost so far.
+sent again. Nothing is answered before `GET /open`, so that a run can be looked at while it is at the provider;
+`GET /idle` returns once nothing is in progress, and tells the CPU seconds that answering has cost so far.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class Provider:
         self._answers = answers()
         self._lock = threading.Lock()
         self._worker = ThreadPoolExecutor(1)
+        self._held: list[dict[str, Any]] | None = []
         self._open: list[Any] = []
 
     def new_file(self, name: str, purpose: str) -> dict[str, Any]:
@@ -94,8 +96,16 @@ class Provider:
                 "request_counts": {"total": 0, "completed": 0, "failed": 0},
             }  # fmt: skip
             self.batches[batch_id] = batch
-        self._open.append(self._worker.submit(self._answer, batch))
+        if self._held is not None:
+            self._held.append(batch)
+        else:
+            self._open.append(self._worker.submit(self._answer, batch))
         return batch
+
+    def open(self) -> None:
+        """Answer what was held back, and from now on at once."""
+        held, self._held = self._held or [], None
+        self._open += [self._worker.submit(self._answer, batch) for batch in held]
 
     def wait(self) -> None:
         while self._open:
@@ -156,6 +166,8 @@ class Handler(BaseHTTPRequestHandler):
     """Routes by method and path; whatever is not written here is a 404."""
 
     protocol_version = "HTTP/1.1"
+    # Headers and body are two writes: without this the second one waits 40 ms for the first one's receipt.
+    disable_nagle_algorithm = True
     provider: Provider
 
     def do_GET(self) -> None:
@@ -163,6 +175,11 @@ class Handler(BaseHTTPRequestHandler):
         parts = url.path.strip("/").removeprefix("v1/").split("/")
         self._count("GET", parts)
         match parts:
+            case ["calls"]:
+                self._json(self.provider.calls)
+            case ["open"]:
+                self.provider.open()
+                self._json({})
             case ["idle"]:
                 self.provider.wait()
                 self._json({"cpu_seconds": time.process_time(), "calls": self.provider.calls})

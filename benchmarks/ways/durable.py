@@ -1,21 +1,24 @@
-"""The same work by the engine; the state's place comes by BATCHOR_BENCH_STORE, SQLite in the folder by default."""
+"""The same work by the engine. BATCHOR_BENCH_STORE is the URL of its state, SQLite in the folder by default."""
 
 from __future__ import annotations
 
 import os
-import time
+import statistics
+import timeit
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from batchor_engine import (
     BatchJob,
     BatchRunner,
+    ChunkPolicy,
     CsvItemSource,
     OpenAIConnection,
     OpenAIProviderConfig,
     RetryPolicy,
 )
-from benchmarks.work import MODEL, Facts, prompt_of
+from benchmarks.work import LINES_A_FILE, MODEL, Facts, prompt_of
 
 RUN = "bench"
 
@@ -28,6 +31,7 @@ def submit(folder: Path, base_url: str) -> dict[str, Any]:
             lambda item: prompt_of(item.payload),
             OpenAIProviderConfig(model=MODEL, request_timeout_sec=600),
             structured_output=Facts,
+            chunk_policy=ChunkPolicy(max_requests=int(os.environ.get("BATCHOR_BENCH_LINES", LINES_A_FILE))),
             # The other ways send again at once, so this one does too.
             retry_policy=RetryPolicy(base_backoff_sec=0),
         )
@@ -70,19 +74,21 @@ def export(folder: Path, base_url: str) -> dict[str, Any]:
     return {}
 
 
-def summary(folder: Path, base_url: str) -> dict[str, Any]:
-    """Milliseconds of one summary, the median of many."""
+def look(folder: Path, base_url: str) -> dict[str, Any]:
+    """Median milliseconds of a summary, and of a refresh that finds nothing new, while all is at the provider."""
     with _runner(folder, base_url) as runner:
         run = runner.get_run(RUN)
-        spans = sorted(_span(run.summary) for _ in range(51))
-        noop = sorted(_span(run.refresh) for _ in range(21))
-    return {"summary_ms": spans[25] * 1e3, "refresh_ms": noop[10] * 1e3}
+        return {"summary_ms": _median_ms(run.summary, 101), "refresh_ms": _median_ms(run.refresh, 51)}
 
 
-def _span(act: Any) -> float:
-    began = time.perf_counter()
+def refresh(folder: Path, base_url: str) -> dict[str, Any]:
+    with _runner(folder, base_url) as runner:
+        return {"active_batches": runner.get_run(RUN).refresh().active_batches}
+
+
+def _median_ms(act: Callable[[], object], times: int) -> float:
     act()
-    return time.perf_counter() - began
+    return statistics.median(timeit.repeat(act, number=1, repeat=times)) * 1000
 
 
 class _runner:  # noqa: N801 - used as a function
