@@ -37,8 +37,8 @@ def build_batchor_jobs(*, assets: AnyAssets, resource_key: str = RESOURCE) -> li
 
 def _job(order: Order, keys: Mapping[str, dg.AssetKey], resource_key: str) -> dg.JobDefinition:
     name = f"{resource_key}_{order.name}"
-    # Ops of a code location share their names.
-    op_name = order.name if resource_key == RESOURCE else name
+    # Ops and jobs of a code location share one space of names.
+    op_name = order.name if resource_key == RESOURCE else f"{order.name}_{resource_key}"
 
     def act(context: dg.OpExecutionContext, config: RunChoice) -> dg.Output[None]:
         batchor: BatchorResource = getattr(context.resources, resource_key)
