@@ -1,6 +1,7 @@
 # What people run. Everything lives in .venv and below this folder; nothing needs an environment variable.
 #   make demo   watch Dagster turn support tickets into typed rows: no key, no network but the package index
 #   make test   the tests          make check  ruff and pyright
+#               what the machine lacks (a browser) is named at the end; ALL_RINGS=1 makes it an error
 #   make dev    Dagster, open      make bench  measurements (N=1000000: that many rows)
 #   make test-long   200 kills in random moments and at every crash point (SEED=n repeats a run)
 #   make mutants     each law removed once: a test must notice
@@ -22,7 +23,7 @@ dev: .venv/.has-demo
 	@$(BIN)/python -m example_project.demo --dev
 
 test: .venv/.has-test
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(if $(ALL_RINGS),--all-rings)
 
 test-long: .venv/.has-test
 	$(BIN)/python -m tests.crash.long --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))

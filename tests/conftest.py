@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import rings
+
 from .stores import POSTGRES_HOME, STORES, new_home, new_url, stop_postgres
 
 if TYPE_CHECKING:
@@ -72,3 +74,12 @@ def artifacts_url(store_kind: str, tmp_path: Path, request: pytest.FixtureReques
     if store_kind == "sqlite":
         return str(tmp_path / "runs_artifacts")
     return f"{request.getfixturevalue('s3').url}/{uuid.uuid4().hex[:12]}"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(rings.OPTION, action="store_true", help="fail where a ring of tests cannot run")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in rings.not_run(terminalreporter.getreports("skipped")):
+        terminalreporter.write_sep("!", line, yellow=True)
