@@ -243,8 +243,9 @@ class ProviderErrorKind(StrEnum):
     """What a failed provider call means for its caller; the retry rules hang on nothing else.
 
     TRANSIENT had no effect (or was a read) and may be repeated. AMBIGUOUS is a create whose effect nobody knows.
-    REJECTED is a definite no that repeating will not change. RATE_LIMITED, QUOTA (money) and ENQUEUE_LIMIT (tokens) are
-    a definite no for now. AUTH is the key's, NOT_FOUND the id's fault.
+    REJECTED is a definite no that repeating will not change. RATE_LIMITED, QUOTA (money), FILE_STORAGE (the account
+    holds all the files it may) and ENQUEUE_LIMIT (tokens) are a definite no for now. AUTH is the key's, NOT_FOUND the
+    id's fault.
     """
 
     TRANSIENT = "transient"
@@ -252,6 +253,7 @@ class ProviderErrorKind(StrEnum):
     REJECTED = "rejected"
     RATE_LIMITED = "rate_limited"
     QUOTA = "quota"
+    FILE_STORAGE = "file_storage"
     ENQUEUE_LIMIT = "enqueue_limit"
     AUTH = "auth"
     NOT_FOUND = "not_found"

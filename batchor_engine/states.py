@@ -87,8 +87,10 @@ BATCH_OVER = frozenset(state for state, targets in BATCH_TRANSITIONS.items() if 
 BATCH_LIVE = frozenset(BatchState) - BATCH_OVER
 # States in which nothing is paid yet as far as we can prove, so the owner of the run must settle them first.
 BATCH_UNSETTLED = frozenset({BatchState.PLANNED, BatchState.INTENDED, BatchState.UPLOADED})
+# States of a live batch in which we have no word from the provider that it is there.
+BATCH_NOT_REMOTE = frozenset({*BATCH_UNSETTLED, BatchState.INDETERMINATE})
 # States whose prompt tokens count against the provider's enqueued-token limit.
-BATCH_HOLDS_BUDGET = frozenset({*BATCH_UNSETTLED, BatchState.SUBMITTED, BatchState.INDETERMINATE})
+BATCH_HOLDS_BUDGET = frozenset({*BATCH_NOT_REMOTE, BatchState.SUBMITTED})
 RUN_TERMINAL = frozenset({RunLifecycleStatus.COMPLETED, RunLifecycleStatus.COMPLETED_WITH_FAILURES})
 
 # Items are stored by the million, so their states are small integers at rest. Never renumber.

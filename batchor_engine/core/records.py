@@ -40,7 +40,10 @@ class Backoff:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run as stored; `counts` has every status, so that a summary never scans items."""
+    """A run as stored; `counts` has every status, so that a summary never scans items.
+
+    `live_batches` are those that keep the run going; `unsent_batches` of them have no word from the provider yet.
+    """
 
     pk: int
     run_id: str
@@ -60,6 +63,7 @@ class RunRecord:
     tidied: bool = False
     exported_at: float | None = None
     export_root: str | None = None
+    unsent_batches: int = 0
 
     @property
     def total_items(self) -> int:

@@ -23,7 +23,7 @@ def summarize(run: RunRecord, now: float) -> RunSummary:
         completed_items=run.counts[ItemStatus.COMPLETED],
         failed_items=run.counts[ItemStatus.FAILED_PERMANENT],
         status_counts={status: count for status, count in run.counts.items() if count},
-        active_batches=run.live_batches,
+        active_batches=run.live_batches - run.unsent_batches,
         backoff_remaining_sec=max(0.0, run.backoff.until - now),
         control_reason=run.control_reason,
     )

@@ -35,6 +35,7 @@ INVALID_MODERATION = "invalid_moderation"
 VALIDATION = "batch_validation_failed"
 
 QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
+FILE_STORAGE_CODE = "quotaexceeded"
 ENQUEUE_CODES = frozenset({"token_limit_exceeded", "enqueued_token_limit_exceeded"})
 _UNANSWERED = {
     "batch_expired": "batch_terminal_expired",
@@ -83,6 +84,14 @@ def error_words(error: object) -> tuple[frozenset[str], str]:
 def is_quota(codes: Iterable[str]) -> bool:
     """Whether the account has run out of money or credit."""
     return not QUOTA_CODES.isdisjoint(codes)
+
+
+def is_file_storage_full(codes: Iterable[str], message: str) -> bool:
+    """Whether the account holds as many files, or bytes of them, as it may; a single file above its limit is not that.
+
+    Azure has a code for it; OpenAI says it in words alone, under the code of any wrong request.
+    """
+    return FILE_STORAGE_CODE in codes or "file storage quota" in message.lower()
 
 
 def is_enqueue_limit(codes: Iterable[str], message: str) -> bool:

@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, cast
 
 from batchor_engine.errors import ProviderError, ProviderErrorKind
-from batchor_engine.providers.failures import error_words, is_enqueue_limit, is_quota, redact
+from batchor_engine.providers.failures import error_words, is_enqueue_limit, is_file_storage_full, is_quota, redact
 
 # Raised before the first byte of the request has left, so that nothing can have been created.
 _NEVER_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol"})
@@ -83,6 +83,8 @@ def _kind(
         return unknown_effect
     if is_quota(codes) or status == 402:
         return ProviderErrorKind.QUOTA
+    if is_file_storage_full(codes, message):
+        return ProviderErrorKind.FILE_STORAGE
     if is_enqueue_limit(codes, message):
         return ProviderErrorKind.ENQUEUE_LIMIT
     if status in _PASSING:

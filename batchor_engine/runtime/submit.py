@@ -40,6 +40,7 @@ MAX_CONTROL_FAILURES = 100
 
 CONTROL_PLANE_CLASS = {
     ProviderErrorKind.QUOTA: "openai_insufficient_quota",
+    ProviderErrorKind.FILE_STORAGE: "file_storage_full",
     ProviderErrorKind.ENQUEUE_LIMIT: "enqueue_token_limit",
     ProviderErrorKind.REJECTED: "batch_error",
     ProviderErrorKind.AUTH: "batch_error",
@@ -295,7 +296,7 @@ def put_back(work: Submission, batch: BatchRecord, error: ProviderError) -> None
     if batch.input_file_id:
         work.provider.delete_input_file(batch.input_file_id)
     match error.kind:
-        case ProviderErrorKind.QUOTA:
+        case ProviderErrorKind.QUOTA | ProviderErrorKind.FILE_STORAGE:
             pause_for(work.host, work.run, str(waits.error_class), phase="submit")
         case ProviderErrorKind.REJECTED:
             _fail_batch_rows(work, batch, error)

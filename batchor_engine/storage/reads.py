@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, or_, select, text
+from sqlalchemy import ColumnElement, Connection, Select, func, or_, select, text
 
 from batchor_engine.core.records import BatchRange, BatchRecord, ItemRow, PartRecord, RunRecord, SegmentRecord
 from batchor_engine.models import RunTally
-from batchor_engine.states import ITEM_CODES, ITEM_OPEN, BatchState, ItemStatus
+from batchor_engine.states import BATCH_NOT_REMOTE, ITEM_CODES, ITEM_OPEN, BatchState, ItemStatus
 from batchor_engine.storage import rows
 from batchor_engine.storage.schema import (
     REOPENED,
@@ -51,9 +52,16 @@ def chosen(
     return found
 
 
+def select_runs() -> Select[Any]:
+    """Runs with the few of their batches that are still on their way, counted on an index by the statement itself."""
+    waiting = batches.c.state.in_([state.value for state in sorted(BATCH_NOT_REMOTE)])
+    unsent = select(func.count()).where(batches.c.run == runs.c.id, waiting).correlate(runs).scalar_subquery()
+    return select(runs, unsent.label("unsent_batches"))
+
+
 def runs_where(connection: Connection, conditions: Sequence[ColumnElement[bool]], limit: int) -> list[RunRecord]:
     """Newest first."""
-    query = select(runs).where(*conditions).order_by(runs.c.id.desc()).limit(limit)
+    query = select_runs().where(*conditions).order_by(runs.c.id.desc()).limit(limit)
     return [rows.run_record(row) for row in connection.execute(query)]
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, func, select
 
 from batchor_engine.core.records import DELETING, RunRecord
 from batchor_engine.states import BATCH_LIVE, ITEM_CODES, ItemStatus, RunControlState
-from batchor_engine.storage import rows
+from batchor_engine.storage import reads, rows
 from batchor_engine.storage.run_writes import bump, find
 from batchor_engine.storage.schema import batches, items, runs, segments
 
@@ -24,7 +24,7 @@ def begin_delete(connection: Connection, run_id: str) -> None:
 
 def recount(connection: Connection, run_pk: int) -> bool:
     """Counters of items, live batches and superseded results; the sequence is given once and never recounted."""
-    run = rows.run_record(connection.execute(select(runs).where(runs.c.id == run_pk)).one())
+    run = rows.run_record(connection.execute(reads.select_runs().where(runs.c.id == run_pk)).one())
     counts, live, superseded = _counted(connection, run)
     if (counts, live, superseded) == (run.counts, run.live_batches, run.superseded):
         return False

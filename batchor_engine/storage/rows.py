@@ -64,6 +64,7 @@ def run_record(row: Any) -> RunRecord:
         tidied=bool(row.tidied),
         exported_at=row.exported_at,
         export_root=row.export_root,
+        unsent_batches=row.unsent_batches,
     )
 
 

@@ -32,6 +32,7 @@ from batchor_engine.states import (
 from batchor_engine.storage import rows
 from batchor_engine.storage.dialect import insert_if_absent, insert_many
 from batchor_engine.storage.locks import lock_runs, lock_scopes
+from batchor_engine.storage.reads import select_runs
 from batchor_engine.storage.schema import (
     WAITING,
     batch_ranges,
@@ -61,7 +62,7 @@ def bump(connection: Connection, run_pk: int, moved: dict[ItemStatus, int] | Non
 
 
 def find(connection: Connection, run_id: str, *, lock: bool = False) -> RunRecord | None:
-    query = select(runs).where(runs.c.run_id == run_id)
+    query = select_runs().where(runs.c.run_id == run_id)
     row = connection.execute(query.with_for_update() if lock else query).one_or_none()
     return None if row is None else rows.run_record(row)
 

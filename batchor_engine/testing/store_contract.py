@@ -228,6 +228,29 @@ class StoreContract:
         assert (batch.state, batch.provider_batch_id) == (BatchState.SUBMITTED, f"remote-{batch.intent_id}")
         assert counts(bench.run()) == {ItemStatus.PENDING: 2, ItemStatus.SUBMITTED: 3}
 
+    def test_batches_without_a_word_from_the_provider_are_counted_apart(self) -> None:
+        bench = self._bench()
+        run, lease = bench.ingest()
+
+        def counted() -> tuple[int, int]:
+            record = bench.run()
+            assert [one.unsent_batches for one in bench.store.runs()] == [record.unsent_batches]
+            return record.live_batches, record.unsent_batches
+
+        bench.ended(run, lease, 0, 0)
+        assert counted() == (1, 0)
+        batch = bench.planned(run, lease, 1, 2)
+        assert counted() == (2, 1)
+        for state in (BatchState.INTENDED, BatchState.UPLOADED, BatchState.INDETERMINATE):
+            assert bench.store.move_batch(batch, lease, state)
+            batch = replace(batch, state=state)
+            assert counted() == (2, 1)
+        assert bench.store.confirm_submitted(batch, lease, provider_batch_id="remote", status="validating")
+        assert counted() == (2, 0)
+        refused = bench.planned(run, lease, 3, 3)
+        assert bench.store.release_batch(refused, lease, BatchState.ABANDONED, backoff=None)
+        assert counted() == (2, 0)
+
     # --- polling and collection
 
     def test_an_end_is_observed_once_and_gives_the_budget_back_once(self) -> None:

@@ -152,6 +152,8 @@ CREATE_FAULTS: list[tuple[dict[str, Any], ProviderErrorKind]] = [
     ({"kind": "http_error", "status": 422}, KIND.REJECTED),
     ({"kind": "http_error", "status": 429}, KIND.RATE_LIMITED),
     ({"kind": "http_error", "status": 429, "code": "insufficient_quota"}, KIND.QUOTA),
+    ({"kind": "http_error", "status": 400, "code": "quotaExceeded"}, KIND.FILE_STORAGE),
+    ({"kind": "http_error", "status": 400, "message": "You have exceeded your file storage quota."}, KIND.FILE_STORAGE),
     ({"kind": "http_error", "status": 429, "code": "token_limit_exceeded"}, KIND.ENQUEUE_LIMIT),
     ({"kind": "http_error", "status": 500}, KIND.AMBIGUOUS),
     ({"kind": "http_error", "status": 503}, KIND.AMBIGUOUS),

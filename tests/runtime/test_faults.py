@@ -178,6 +178,48 @@ def test_an_exhausted_quota_pauses_the_run_and_resume_goes_on(world: World) -> N
     assert {result.attempt_count for result in run.wait().results()} == {1}
 
 
+# As OpenAI and Azure have been seen to say it, the former under the code of any wrong request.
+FULL_STORE = [
+    {"message": "You have exceeded your file storage quota. Organizations are limited to 100 GB of files."},
+    {"code": "quotaExceeded", "message": "The quota for files without expiry is reached. The maximum is 500."},
+]
+
+
+@pytest.mark.parametrize("words", FULL_STORE, ids=["openai", "azure"])
+def test_a_full_file_store_pauses_the_run_and_resume_goes_on(world: World, words: dict[str, str]) -> None:
+    world.fault("http_error", on="files.create", status=400, **words)
+    run = world.runner().start(world.job(3), run_id="full")
+    assert (run.control_state, run.control_reason) == (RunControlState.PAUSED, "file_storage_full")
+    assert run.summary().status_counts == {ItemStatus.PENDING: 3}
+    with pytest.raises(RunPausedError, match="file_storage_full"):
+        run.wait()
+    (told,) = world.happened("batch_submit_retry")
+    assert words["message"] in str(told.data["message"])
+    run.resume()
+    assert {result.attempt_count for result in run.wait().results()} == {1}
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(400, None), (400, "invalid_file"), (413, "file_too_large"), (422, "unprocessable")]
+)
+def test_a_file_that_is_refused_for_itself_fails_its_rows_at_once(world: World, status: int, code: str | None) -> None:
+    world.fault("http_error", on="files.create", status=status, code=code, times=None)
+    _, classes = outcome(world)
+    assert classes == {"batch_error": 6}
+
+
+def test_a_batch_is_active_from_the_providers_word_on(world: World) -> None:
+    world.fault("drop", on="batches.create")
+    run = world.runner().start(world.job(3), run_id="r")
+    assert [batch.state for batch in run.batches()] == ["uploaded"]
+    assert run.summary().active_batches == 0
+    while run.batches()[0].state == "uploaded":
+        world.clock.sleep(60)
+        run.refresh()
+    assert run.summary().active_batches == 1
+    assert run.wait().summary().active_batches == 0
+
+
 @pytest.mark.parametrize("status", [429, 409])
 def test_a_refused_create_waits_and_tries_again(world: World, status: int) -> None:
     world.fault("http_error", on="batches.create", status=status, retry_after=20)
