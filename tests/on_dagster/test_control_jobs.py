@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 
 from batchor_dagster import BatchorMetadataSet, BatchorResource, batchor_assets, build_batchor_jobs
+from batchor_dagster.orders import ORDERS
 from batchor_engine import BatchJob, ChunkPolicy, RunControlState, RunInfo
 from batchor_engine.sandbox import Fault
 from example_project.models import TicketTriage
@@ -311,3 +312,11 @@ def test_a_store_that_cannot_be_opened_is_one_sentence(shop: Shop, tmp_path: Pat
     defs = dg.Definitions(jobs=[job], resources={"batchor": resource})
     result = defs.resolve_job_def("batchor_pause").execute_in_process(instance=shop.instance, raise_on_error=False)
     assert "is not a database" in failure_of(result)
+
+
+def test_the_page_about_control_names_every_job_and_field() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "control.md").read_text()
+    rows = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert sorted(rows) == [f"batchor_{name}" for name in NAMES]
+    fields = {field for order in ORDERS for field in order.config.model_fields}
+    assert [field for field in fields if field not in page] == []
