@@ -120,7 +120,6 @@ class BatchorMetadataSet:
         str | None, Says("The partitions that one engine run answers together, if it is several.", *_ALL)
     ] = None
     results: Annotated[dg.DagsterAssetMetadataValue | None, Says("The asset that the answers land in.", BATCH)] = None
-    sensor: Annotated[str | None, Says("The sensor that materializes it.", BATCH)] = None
     submission: Annotated[dg.DagsterAssetMetadataValue | None, Says("The asset that sent the rows.", RESULTS)] = None
     submission_run: Annotated[dg.DagsterRunMetadataValue | None, Says("The Dagster run in which it did.", RESULTS)] = (
         None

@@ -24,9 +24,7 @@ _OPENAI_SERVER = "api.openai.com"
 _OPENAI_BATCHES = "https://platform.openai.com/batches"
 
 
-def submission_metadata(
-    run: Run, info: RunInfo, *, results: dg.AssetKey | None = None, sensor: str | None = None
-) -> BatchorMetadataSet:
+def submission_metadata(run: Run, info: RunInfo, *, results: dg.AssetKey | None = None) -> BatchorMetadataSet:
     """What went out so far, what it was estimated to need, and where the answers will be."""
     estimate = run.estimate()
     return BatchorMetadataSet(
@@ -42,7 +40,6 @@ def submission_metadata(
         provider_batches=_batches(run, info.batches),
         provider_page=_page(run, info.batches),
         results=dg.MetadataValue.asset(results) if results else None,
-        sensor=sensor,
     )
 
 
