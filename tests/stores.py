@@ -43,11 +43,11 @@ def new_home() -> Path:
     return _FAST / f"batchor-postgres-{uuid.uuid4().hex[:12]}"
 
 
-def new_url(kind: str, folder: Path) -> str:
-    """The URL of a store that is not there yet."""
+def new_url(kind: str, folder: Path, *, own_server: bool = False) -> str:
+    """The URL of a store that is not there yet; on this session's own server, where a test must know how it is made."""
     if kind == "sqlite":
         return f"sqlite:///{folder / 'runs.sqlite3'}"
-    dsn = postgres_dsn()
+    dsn = own_dsn() if own_server else postgres_dsn()
     return f"{dsn}{'&' if '?' in dsn else '?'}schema=t_{uuid.uuid4().hex[:12]}"
 
 
@@ -101,9 +101,12 @@ def open_at(url: str, now: Callable[[], datetime] | None = None) -> StateStore:
 
 
 def postgres_dsn() -> str:
-    """The given server, or this session's own, which is started by whoever comes first."""
-    if given := os.environ.get(POSTGRES_DSN):
-        return given
+    """The given server, or this session's own."""
+    return os.environ.get(POSTGRES_DSN) or own_dsn()
+
+
+def own_dsn() -> str:
+    """This session's own server, which is started by whoever comes first."""
     home = Path(os.environ[POSTGRES_HOME])
     with home.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -20,8 +20,9 @@ def lock_lease(connection: Connection, resource: str) -> Any:
     return _lock_or_insert(connection, leases, leases.c.resource, resource, fence=0, expires_at=0.0)
 
 
-def lock_runs(connection: Connection, pks: Collection[int]) -> None:
-    _lock(connection, runs.c.id, pks)
+def lock_runs(connection: Connection, pks: Collection[int]) -> int:
+    """How many of them there are."""
+    return _lock(connection, runs.c.id, pks)
 
 
 def lock_scope(connection: Connection, name: str) -> Any:
@@ -37,9 +38,10 @@ def lock_batches(connection: Connection, pks: Collection[int]) -> None:
     _lock(connection, batches.c.id, pks)
 
 
-def _lock(connection: Connection, key: Column[Any], wanted: Collection[Any]) -> None:
-    if wanted:
-        connection.execute(select(key).where(key.in_(list(wanted))).order_by(key).with_for_update()).all()
+def _lock(connection: Connection, key: Column[Any], wanted: Collection[Any]) -> int:
+    if not wanted:
+        return 0
+    return len(connection.execute(select(key).where(key.in_(list(wanted))).order_by(key).with_for_update()).all())
 
 
 def _lock_or_insert(connection: Connection, table: Table, key: Column[Any], value: str, **fresh: Any) -> Any:

@@ -37,7 +37,7 @@ from batchor_engine.core.records import (
     SegmentRecord,
     Settlement,
 )
-from batchor_engine.errors import ForeignStoreError, StoreBusyError, StoreError, UnknownRunError
+from batchor_engine.errors import ForeignStoreError, LeaseLostError, StoreBusyError, StoreError, UnknownRunError
 from batchor_engine.models import JSONValue, RunTally
 from batchor_engine.ports.state import StateStore
 from batchor_engine.states import BatchState, RunControlState
@@ -66,11 +66,13 @@ class SqlStateStore(StateStore):
         """Run `act` in a read transaction; `nothing` where there is no database yet."""
 
     def _write(self, act: Callable[[Connection], T], lease: Lease | None = None, run_pk: int | None = None) -> T:
+        """Do `act` under a lease and the lock of the run that it changes; LeaseLostError where either is gone."""
+
         def under_locks(connection: Connection) -> T:
             if lease is not None:
                 leases.check(connection, lease)
-            if run_pk is not None:
-                lock_runs(connection, [run_pk])
+                if run_pk is not None and not lock_runs(connection, [run_pk]):
+                    raise LeaseLostError(lease.resource)
             return act(connection)
 
         with self._told_clearly():

@@ -18,6 +18,7 @@ from batchor_engine.core.records import (
     NewItem,
     NewRun,
     Observation,
+    Settlement,
 )
 from batchor_engine.errors import DuplicateItemError, LeaseLostError, UnknownRunError
 from batchor_engine.ports.state import StateStore
@@ -359,6 +360,17 @@ class StoreContract:
         assert (bench.store.run("r"), bench.store.batches(), bench.store.scope("scope").reserved) == (None, [], 0)
         assert bench.run("other") == other
         assert bench.store.create_run(NewRun("r", {}, "/a", START))
+
+    def test_a_collection_that_comes_after_the_deletion_writes_nothing(self) -> None:
+        bench = self._bench()
+        run, lease = bench.ingest()
+        batch = bench.ended(run, lease, 0, 2)
+        (lines,) = bench.store.ranges(batch.pk)
+        assert bench.store.delete_run("r", lease)
+        change = Settlement(batch.pk, BatchState.COLLECTED, segment(3, 0, 0, lines.last_index), 3, (), None)
+        with refused(LeaseLostError):
+            bench.store.settle(run.pk, bench.lease(f"batch:{batch.pk}"), change)
+        assert bench.store.runs() == []
 
     def test_threads_share_a_store(self) -> None:
         bench = self._bench()

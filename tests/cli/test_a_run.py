@@ -11,6 +11,7 @@ import pytest
 
 from batchor_engine.sandbox import SandboxServer
 from tests.cli.conftest import Shell
+from tests.stores import new_url
 
 SUMMARY = {
     "run_id",
@@ -178,6 +179,20 @@ def test_a_store_url_and_an_artifacts_url_say_where_things_lie(shell: Shell) -> 
     assert shell("start", "--run-id", "r", *rows, *place).code == 0
     assert (shell.folder / "by-url.sqlite3").exists()
     assert list((shell.folder / "files" / "r" / "requests").glob("*.jsonl"))
+
+
+def test_a_run_on_postgresql_is_shown_without_its_password(shell: Shell) -> None:
+    url = new_url("postgres", shell.folder, own_server=True).replace("//postgres@", "//postgres:hush@")
+    rows = ("--input", "rows.csv", "--id-field", "slug", "--prompt-field", "body", "--model", "gpt-5-mini")
+    place = ("--store-url", url, "--artifacts-url", "files")
+    said = [shell("start", "--run-id", "r", *rows, *place), shell("pause", "--run-id", "r", *place)]
+    said += [shell("wait", "--run-id", "r", *place), shell("resume", "--run-id", "r", *place)]
+    said.append(shell("wait", "--run-id", "r", "--poll-interval", 0.01, "--timeout", 60, *place))
+    said.append(shell("results", "--run-id", "r", *place))
+    assert [one.code for one in said if one is not said[2]] == [0] * 5, [one.err for one in said]
+    assert len(said[-1].lines) == 3
+    assert "postgresql://postgres@/postgres" in said[2].complaint
+    assert not any("hush" in one.err or b"hush" in one.out for one in said)
 
 
 def test_the_default_store_is_below_the_home_folder(shell: Shell) -> None:

@@ -70,6 +70,30 @@ MUTANTS = (
         f"{LAWS}::test_a_create_is_sent_once_whatever_it_comes_to",
     ),
     mutant(
+        "a commit without an answer is done again on a guess", 1, "storage/transactions.py",
+        "if name is None or self._landed(name):",
+        "if name is None:",
+        "tests/storage/test_postgres.py::test_a_commit_without_an_answer_happens_once",
+    ),
+    mutant(
+        "a commit without an answer is taken for done", 1, "storage/transactions.py",
+        "if name is None or self._landed(name):",
+        "if name or not name:",
+        "tests/storage/test_postgres.py::test_a_commit_without_an_answer_happens_once",
+    ),
+    mutant(
+        "tables are made without a lock", 2, "storage/dialect.py",
+        "    connection.execute(select(func.pg_advisory_xact_lock(key)))\n",
+        "    del key\n",
+        "tests/storage/test_postgres.py::test_eight_that_create_the_schema_at_once_all_succeed",
+    ),
+    mutant(
+        "PostgreSQL may lose what it acknowledged", 11, "storage/engine.py",
+        '"synchronous_commit": "on"',
+        '"synchronous_commit": "off"',
+        "tests/storage/test_postgres.py::test_sessions_are_durable_and_bounded",
+    ),
+    mutant(
         "no lease", 2, "storage/leases.py",
         "return row.owner is not None and row.owner != dead_owner and row.expires_at > now",
         "return False",

@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import make_url
 
-from batchor_engine import BatchRunner, PostgresStorage, StorageKind, StoreError
+from batchor_engine import BatchRunner, PostgresStorage, StateStore, StorageKind, StoreError
 from batchor_engine import build_default_storage_registry as registry
 from batchor_engine.core.records import IngestPosition, NewRun
 from batchor_engine.errors import ForeignStoreError, LeaseLostError, StoreBusyError
@@ -239,12 +239,17 @@ def test_a_closed_connection_is_replaced(store: PostgresStorage) -> None:
             assert act() is not None
 
 
+def through_a_cut(folder: Path) -> tuple[Cut, StateStore]:
+    url = new_url("postgres", folder, own_server=True)
+    server = Path(str(make_url(url).query["host"]))
+    cut = Cut(folder / "s", server)
+    return cut, open_url(url.replace(f"host={server}", f"host={folder / 's'}"))
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_commit_without_an_answer_happens_once(url: str, tmp_path: Path, when: str) -> None:
+def test_a_commit_without_an_answer_happens_once(tmp_path: Path, when: str) -> None:
     """Adding to a counter shows a repetition, which a guarded write would hide."""
-    server = Path(str(make_url(postgres_dsn()).query["host"]))
-    cut = Cut(tmp_path / "s", server)
-    store = open_url(url.replace(f"host={server}", f"host={tmp_path / 's'}"))
+    cut, store = through_a_cut(tmp_path)
     store.create_run(NEW)
     before = store.run("r")
     lease = store.acquire("run:r", "me", 600)
@@ -261,12 +266,10 @@ def test_a_commit_without_an_answer_happens_once(url: str, tmp_path: Path, when:
 
 
 def test_who_cannot_reach_the_server_any_more_gives_up_in_the_end(
-    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transactions, "RECONNECT_SEC", 0.1)
-    server = Path(str(make_url(postgres_dsn()).query["host"]))
-    cut = Cut(tmp_path / "s", server)
-    store = open_url(url.replace(f"host={server}", f"host={tmp_path / 's'}"))
+    cut, store = through_a_cut(tmp_path)
     store.create_run(NEW)
     store.close()
     cut.close()
