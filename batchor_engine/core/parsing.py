@@ -40,7 +40,7 @@ def parse_answer(text: str | None, model: type[ModelT]) -> ModelT:
 
 def strip_fence(text: str) -> str:
     """The inside of a Markdown fence that surrounds the whole text, else the text as it is."""
-    fenced = _FENCE.fullmatch(text) if "```" in text else None
+    fenced = _FENCE.fullmatch(text)
     return fenced["inside"] if fenced else text
 
 

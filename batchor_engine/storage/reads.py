@@ -91,9 +91,9 @@ def parts_of(connection: Connection, run_pk: int, pks: Collection[int] | None) -
 
 
 def reopened_items(connection: Connection, run_pk: int, limit: int) -> list[ItemRow]:
-    query = select(items).where(items.c.run == run_pk, text(REOPENED))
+    query = select(*rows.ITEM_COLUMNS).where(items.c.run == run_pk, text(REOPENED))
     query = query.order_by(items.c.state, items.c.idx).limit(limit)
-    return [rows.item_row(row) for row in connection.execute(query)]
+    return rows.item_rows(connection.execute(query))
 
 
 def next_retry_at(connection: Connection, run_pk: int) -> float | None:
@@ -102,16 +102,16 @@ def next_retry_at(connection: Connection, run_pk: int) -> float | None:
 
 
 def items_between(connection: Connection, run_pk: int, first: int, last: int, batch: int | None) -> list[ItemRow]:
-    query = select(items).where(items.c.run == run_pk, items.c.idx.between(first, last))
+    query = select(*rows.ITEM_COLUMNS).where(items.c.run == run_pk, items.c.idx.between(first, last))
     if batch is not None:
         query = query.where(items.c.batch == batch)
-    return [rows.item_row(row) for row in connection.execute(query.order_by(items.c.idx))]
+    return rows.item_rows(connection.execute(query.order_by(items.c.idx)))
 
 
 def open_items(connection: Connection, run_pk: int, after_index: int, limit: int) -> list[ItemRow]:
     away = [ITEM_CODES[status] for status in (ItemStatus.PENDING, ItemStatus.FAILED_RETRYABLE)]
-    query = select(items).where(items.c.run == run_pk, items.c.idx > after_index, items.c.state.in_(away))
-    return [rows.item_row(row) for row in connection.execute(query.order_by(items.c.idx).limit(limit))]
+    query = select(*rows.ITEM_COLUMNS).where(items.c.run == run_pk, items.c.idx > after_index, items.c.state.in_(away))
+    return rows.item_rows(connection.execute(query.order_by(items.c.idx).limit(limit)))
 
 
 def batch(connection: Connection, batch_pk: int) -> BatchRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -19,6 +20,7 @@ from batchor_engine.core.records import (
 from batchor_engine.core.segment import SegmentTotals
 from batchor_engine.models import JSONValue, RunUsage
 from batchor_engine.states import ITEM_CODES, BatchState, ItemStatus, RunControlState
+from batchor_engine.storage.schema import items
 
 ITEM_STATUS = {code: status for status, code in ITEM_CODES.items()}
 
@@ -95,11 +97,16 @@ def part_record(row: Any) -> PartRecord:
     )
 
 
-def item_row(row: Any) -> ItemRow:
-    return ItemRow(
-        row.idx, row.item_id, ITEM_STATUS[row.state], row.attempts, row.uncounted, row.granted, row.part,
-        row.line_offset, row.length, row.tokens, row.grp,
-    )  # fmt: skip
+# In the order of ItemRow's fields.
+ITEM_COLUMNS = (
+    items.c.idx, items.c.item_id, items.c.state, items.c.attempts, items.c.uncounted, items.c.granted, items.c.part,
+    items.c.line_offset, items.c.length, items.c.tokens, items.c.grp,
+)  # fmt: skip
+
+
+def item_rows(found: Iterable[Any]) -> list[ItemRow]:
+    """Rows of ITEM_COLUMNS; there are as many as a run has items, so no name is looked up for any of them."""
+    return [ItemRow(index, item_id, ITEM_STATUS[state], *rest) for index, item_id, state, *rest in found]
 
 
 def batch_record(row: Any) -> BatchRecord:
