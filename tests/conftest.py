@@ -16,7 +16,7 @@ from tests import rings
 from .stores import POSTGRES_HOME, STORES, new_home, new_url, stop_postgres
 
 if TYPE_CHECKING:
-    from .s3_server import S3Server
+    from .servers.s3 import S3Server
 
 pytest.register_assert_rewrite("batchor_engine.testing.store_bench", "batchor_engine.testing.store_contract")
 
@@ -54,7 +54,7 @@ def store_url(store_kind: str, tmp_path: Path) -> str:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
     """One S3 server for the whole session; tests keep apart by paths in its bucket."""
-    from .s3_server import s3_server
+    from .servers.s3 import s3_server
 
     with s3_server() as server:
         yield server

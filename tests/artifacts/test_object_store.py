@@ -18,8 +18,8 @@ from batchor_engine.artifacts import objects
 from batchor_engine.artifacts.urls import artifact_place, open_artifacts
 from batchor_engine.errors import ArtifactMissingError, StoreError
 
-from ..s3_proxy import Trouble, s3_proxy
-from ..s3_server import BUCKET, SECRET, S3Server
+from ..servers.s3 import BUCKET, SECRET, S3Server
+from ..servers.s3_proxy import Trouble, s3_proxy
 
 MIB = 1 << 20
 CONTENT = os.urandom(20 * MIB)

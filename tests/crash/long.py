@@ -11,8 +11,10 @@ import random
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
+from ..servers.s3 import s3_server
 from ..stores import KINDS, POSTGRES_HOME, new_home, stop_postgres
 from .torture import POINTS, Torture, new_sandbox
 
@@ -21,15 +23,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.crash.long", description=__doc__)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--kills", type=int, default=200, help="SIGKILLs in random moments, besides crash points")
-    parser.add_argument("--store", choices=KINDS, default=KINDS[0], help="the database of the runs")
+    parser.add_argument(
+        "--store", choices=KINDS, default=KINDS[0], help="the database of the runs; postgres: files in S3"
+    )
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.randrange(2**32)
     began = time.monotonic()
     print(f"seed {seed}", flush=True)
-    with tempfile.TemporaryDirectory(prefix="batchor-torture-") as folder, new_sandbox() as sandbox:
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="batchor-torture-"))
+        sandbox = stack.enter_context(new_sandbox())
+        artifacts = ""
+        if options.store == "postgres":
+            s3 = stack.enter_context(s3_server())
+            os.environ.update(s3.environment())
+            artifacts = s3.url
         os.environ[POSTGRES_HOME] = str(new_home())
         try:
-            torture = Torture(sandbox, Path(folder), seed, kind=options.store)
+            torture = Torture(sandbox, Path(folder), seed, kind=options.store, artifacts=artifacts)
             torture.go(options.kills, all_points=True)
             for name, value in torture.report().items():
                 print(f"{name}: {value}")
