@@ -5,6 +5,7 @@ Law: it listens on 127.0.0.1 only, reports to nobody, and is gone with its conte
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from obstore.store import S3Store
 BUCKET = "runs"
 KEY_ID, SECRET = "test-key-id", "test-secret-that-must-not-show"
 _START_SEC = 60.0
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,14 @@ def s3_server() -> Generator[S3Server]:
             *(f"-{name}.port.grpc={one}" for name, one in zip(ports, grpc, strict=True)),
         ]  # fmt: skip
         with Path(folder, "log").open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True)
+            process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                cwd=folder,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - it makes one system call
+            )
             try:
                 server = S3Server(f"http://127.0.0.1:{port}")
                 _wait_until_up(server, process, Path(folder, "log"))
@@ -75,6 +84,12 @@ def s3_server() -> Generator[S3Server]:
             finally:
                 os.kill(process.pid, signal.SIGKILL)
                 process.wait()
+
+
+def _die_with_parent() -> None:
+    """A test run that is killed leaves no server behind."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _wait_until_up(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None:
