@@ -1,7 +1,7 @@
 """The resource that knows the store, the artifacts and the account."""
 
 import dagster as dg
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
 
 from batchor_engine import BatchRunner, OpenAIConnection
 
@@ -12,12 +12,16 @@ class BatchorResource(dg.ConfigurableResource):
     """One store of durable runs and the account that they are sent with.
 
     The key is handed to the provider's client and to nothing else: give it as `dg.EnvVar("OPENAI_API_KEY")`, because
-    Dagster keeps a literal string in the snapshot of the code location.
+    Dagster keeps a literal string in the snapshot of the code location. `api_key_env` and `header_env` are read where
+    a call is made, so that reading a run needs no variable to be set.
 
     Example:
         >>> BatchorResource(store_url="sqlite:///runs.sqlite3", artifacts_url="./artifacts",
         ...                 api_key=dg.EnvVar("OPENAI_API_KEY"))
     """
+
+    # Whoever pastes a key where its variable's name belongs must not read it again in the error.
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     store_url: str = Field(
         repr=False,
@@ -30,12 +34,28 @@ class BatchorResource(dg.ConfigurableResource):
     api_key: str = Field(
         default="", repr=False, description="Provider key; empty means the provider's environment variable"
     )
+    api_key_env: str | None = Field(
+        default=None,
+        description="Name of the environment variable with the provider's key, such as AZURE_OPENAI_API_KEY; the name "
+        "is stored, never the value",
+    )
+    header_env: dict[str, str] = Field(
+        default={},
+        description="Extra HTTP headers, each with the name of the environment variable that holds its value; the "
+        "names are stored, never the values",
+    )
     base_url: str | None = Field(default=None, description="Address of the API, when it is not the provider's own")
     organization: str | None = Field(default=None, description="Organization to bill")
     project: str | None = Field(default=None, description="Project to bill")
     request_timeout_sec: int | None = Field(default=None, gt=0, description="Limit of one API call, in seconds")
     max_transfers: int = Field(default=4, ge=1, description="Files of one run that are uploaded or downloaded at once")
     quota_scope: str = Field(default="", description="Name of the account that shares an enqueued-token limit")
+
+    @model_validator(mode="after")
+    def _names_variables(self) -> "BatchorResource":
+        # A secret that was pasted for a name would be kept in the snapshot of the code location.
+        OpenAIConnection(api_key_env=self.api_key_env, header_env=self.header_env)
+        return self
 
     def runner(self) -> BatchRunner:
         """A runner over the store; opening it makes no call to the provider."""
@@ -45,6 +65,8 @@ class BatchorResource(dg.ConfigurableResource):
             max_transfers=self.max_transfers,
             connection=OpenAIConnection(
                 api_key=self.api_key,
+                api_key_env=self.api_key_env,
+                header_env=self.header_env,
                 base_url=self.base_url,
                 organization=self.organization,
                 project=self.project,

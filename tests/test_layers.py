@@ -63,6 +63,7 @@ HEAVY = (
     "numpy",
     "starlette",
     "obstore",
+    "msgspec",
 )
 MAX_LINES = 400
 
@@ -198,8 +199,8 @@ def test_no_module_is_longer_than_its_duty() -> None:
 
 def test_importing_the_engine_loads_nothing_heavy() -> None:
     code = (
-        "import sys, json, time; began = time.perf_counter()\n"
-        "import batchor_engine; took = time.perf_counter() - began\n"
+        "import sys, json, time; began = time.process_time()\n"
+        "import batchor_engine; took = time.process_time() - began\n"
         f"print(json.dumps([[name for name in {HEAVY!r} if name in sys.modules], len(sys.modules), took]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT)

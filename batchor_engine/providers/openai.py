@@ -31,7 +31,6 @@ from batchor_engine.ports.providers import (
 from batchor_engine.providers.downloads import fetch
 from batchor_engine.providers.failures import batch_failure
 from batchor_engine.providers.faults import malformed, provider_call
-from batchor_engine.providers.outcome_index import FileOutcomes
 from batchor_engine.providers.records import batch_record, field_of, file_size, page_rows, remote_file
 from batchor_engine.providers.wire import RequestWriter, id_of, read_object, read_record
 
@@ -294,6 +293,8 @@ class OpenAIBatchProvider(BatchProvider):
     def open_outcomes(
         self, *, output_path: Path | None, error_path: Path | None, known_ids: Collection[str] | None = None
     ) -> OutcomeIndex:
+        from batchor_engine.providers.outcome_index import FileOutcomes
+
         return FileOutcomes(
             output_path=output_path, error_path=error_path, known_ids=known_ids, endpoint=self._config.endpoint
         )

@@ -17,8 +17,9 @@ from typing_extensions import TypedDict
 
 from batchor_engine.config import OpenAIEndpoint
 from batchor_engine.core.outcomes import Answer, FileAnomalies, LineRef, Missing, Outcome
+from batchor_engine.providers.lines import read_line
 from batchor_engine.providers.plain_lines import id_at_front
-from batchor_engine.providers.wire import id_of, read_line, read_object
+from batchor_engine.providers.wire import id_of, read_object
 
 
 # Pydantic reads typing.TypedDict from Python 3.12 on only, hence typing_extensions, which it brings along.

@@ -1,6 +1,6 @@
 """The quick way through an output line that holds nothing but a good answer, as nearly all do.
 
-Law: what is read here is what wire.read_line would read, or None; whatever is odd about a line goes the long way.
+Law: what is read here is what wire.py would read, or None; whatever is odd about a line goes the long way.
 """
 
 from __future__ import annotations

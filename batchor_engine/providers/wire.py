@@ -14,14 +14,13 @@ from typing import Any, NamedTuple, cast
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from batchor_engine.config import OpenAIEndpoint, OpenAIProviderConfig
-from batchor_engine.core.outcomes import Answer, Missing, Outcome, Rejection
+from batchor_engine.core.outcomes import Answer, Rejection
 from batchor_engine.core.types import BatchRequestLine
 from batchor_engine.models import JSONObject, PromptParts
 from batchor_engine.ports.providers import StructuredOutputSchema
 from batchor_engine.providers.answers import read_body, read_usage, unfinished_status
 from batchor_engine.providers.data_answers import read_embedding, read_moderation
 from batchor_engine.providers.failures import row_failure
-from batchor_engine.providers.plain_lines import read_plain
 
 _BOM = b"\xef\xbb\xbf"
 # A line ends by closing the schema's two holders, the body and the line; the schema is spliced in before that.
@@ -131,21 +130,6 @@ def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> JSONObject:
     return result
 
 
-class Line(NamedTuple):
-    """One line of an output or error file; `custom_id` is None where no row can be told from it."""
-
-    custom_id: str | None
-    outcome: Outcome
-
-
-def read_line(line: bytes, endpoint: OpenAIEndpoint = OpenAIEndpoint.RESPONSES) -> Line:
-    """What one line of an output or error file says, and of which request."""
-    if endpoint not in _READERS and (plain := read_plain(line)):
-        return Line(*plain)
-    record = read_object(line)
-    return Line(None, Missing()) if record is None else Line(id_of(record), read_record(record, endpoint))
-
-
 def read_object(line: bytes) -> JSONObject | None:
     """The JSON object of a line; None where it is none. Bytes that are no UTF-8 become U+FFFD, so the rest is kept."""
     try:
@@ -173,7 +157,7 @@ def read_record(record: Mapping[str, Any], endpoint: OpenAIEndpoint = OpenAIEndp
         return row_failure(reason, status=status, record=record, retry_after_sec=retry_after(response), usage=usage)
     if unfinished := unfinished_status(body):
         return row_failure(f"the response is {unfinished}", status=None, record=record, usage=usage)
-    return _READERS.get(endpoint, read_body)(body, usage)
+    return DATA_READERS.get(endpoint, read_body)(body, usage)
 
 
 def read_status(status: object) -> int | None:
@@ -286,7 +270,7 @@ _BODIES = {
     OpenAIEndpoint.EMBEDDINGS: _embedding_body,
     OpenAIEndpoint.MODERATIONS: _moderation_body,
 }
-_READERS = {OpenAIEndpoint.EMBEDDINGS: read_embedding, OpenAIEndpoint.MODERATIONS: read_moderation}
+DATA_READERS = {OpenAIEndpoint.EMBEDDINGS: read_embedding, OpenAIEndpoint.MODERATIONS: read_moderation}
 
 
 def _named(structured: StructuredOutputSchema) -> JSONObject:

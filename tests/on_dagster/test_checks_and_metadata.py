@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dagster as dg
 import pytest
+from dagster._core.remote_representation.external_data import RepositorySnap
+from dagster._serdes import serialize_value
 
 from batchor_dagster import (
     BatchorChecks,
@@ -91,6 +95,27 @@ def test_the_key_is_neither_printed_nor_in_the_snapshot(monkeypatch: pytest.Monk
     literal = BatchorResource(store_url="sqlite:///runs.sqlite3", api_key="sk-very-secret")
     assert "sk-very-secret" not in repr(literal)
     assert "sk-very-secret" not in str(literal)
+
+
+def test_named_variables_reach_the_connection_and_their_values_no_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOP_KEY", "sk-very-secret")
+    monkeypatch.setenv("GATEWAY_TOKEN", "token-very-secret")
+    batchor = BatchorResource(
+        store_url="sqlite:///runs.sqlite3", api_key_env="SHOP_KEY", header_env={"x-gateway": "GATEWAY_TOKEN"}
+    )
+    defs = build_batchor_definitions(assets=[tickets_asset(FOUR_ROWS), triage_assets()], resources={"batchor": batchor})
+    told = serialize_value(RepositorySnap.from_def(defs.get_repository_def()))
+    assert {name: name in told for name in ("SHOP_KEY", "GATEWAY_TOKEN")} == {"SHOP_KEY": True, "GATEWAY_TOKEN": True}
+    assert "very-secret" not in told + repr(batchor) + str(batchor)
+    connection = batchor.runner().host.connection
+    assert (connection.api_key_env, connection.header_env) == ("SHOP_KEY", {"x-gateway": "GATEWAY_TOKEN"})
+
+
+@pytest.mark.parametrize("pasted", [{"api_key_env": "sk-very-secret"}, {"header_env": {"x-gateway": "sk-very-secret"}}])
+def test_a_secret_pasted_for_a_variables_name_is_refused_and_not_repeated(pasted: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="must name an environment variable") as caught:
+        BatchorResource(store_url="sqlite:///runs.sqlite3", **pasted)
+    assert "very-secret" not in str(caught.value)
 
 
 def test_definitions_need_the_resource() -> None:

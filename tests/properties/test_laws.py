@@ -10,7 +10,7 @@ import pytest
 
 from batchor_engine import BatchItem, OpenAIConnection, StateStore
 from batchor_engine.core.records import Observation
-from batchor_engine.providers.wire import read_line
+from batchor_engine.providers.lines import read_line
 from batchor_engine.sandbox import Fault, SandboxServer
 from batchor_engine.states import BATCH_HOLDS_BUDGET, BatchState
 from batchor_engine.testing import CrashError, check_invariants

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from batchor_engine.core.outcomes import Answer, FileAnomalies, Missing
 from batchor_engine.models import RunUsage
+from batchor_engine.providers.lines import Line
 from batchor_engine.providers.outcome_index import FileOutcomes
 from batchor_engine.providers.plain_lines import id_at_front, read_plain
-from batchor_engine.providers.wire import Line, id_of, read_object, read_record
+from batchor_engine.providers.wire import id_of, read_object, read_record
 
 Json = dict[str, Any]
 USAGE = {

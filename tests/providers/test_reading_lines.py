@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from batchor_engine.core.outcomes import Answer, Missing, Rejection
 from batchor_engine.models import RunUsage
-from batchor_engine.providers.wire import read_line, read_record
+from batchor_engine.providers.lines import read_line
+from batchor_engine.providers.wire import read_record
 
 Json = dict[str, Any]
 USAGE = RunUsage(input_tokens=11, cached_tokens=4, output_tokens=7, reasoning_tokens=5)
