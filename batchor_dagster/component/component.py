@@ -3,8 +3,8 @@
 Law: what is wrong with the YAML is said when definitions load, by the name of its field; nothing is sent until a run.
 """
 
-import functools
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,27 +15,36 @@ from batchor_dagster.assets import build_batchor_assets
 from batchor_dagster.checks import BatchorChecks
 from batchor_dagster.component.fields import (
     AssetTranslation,
+    BackfillModel,
     ChecksModel,
     Connection,
     InputRows,
     PartitionsModel,
     PollingSensor,
+    SubmissionSensor,
     as_it_stands,
+    resolve_backfill_policy,
     resolve_checks,
     resolve_output_fields,
     resolve_output_model,
     resolve_partitions,
     resolve_prompt,
     resolve_sensor,
+    resolve_submission_sensor,
     told,
 )
 from batchor_dagster.component.rows import check_files, submit_function
 from batchor_dagster.component.scaffolder import BatchorScaffolder
+from batchor_dagster.component.store import (
+    Peer,
+    control_jobs,
+    io_manager_key,
+    polling_sensor,
+    resources_of,
+    submission_sensor,
+)
 from batchor_dagster.inline_models import OutputFields, inline_model
-from batchor_dagster.io_manager import build_batchor_io_manager
-from batchor_dagster.jobs import build_batchor_jobs
-from batchor_dagster.resources import RESOURCE, BatchorResource
-from batchor_dagster.sensors import build_batchor_polling_sensor
+from batchor_dagster.resources import RESOURCE
 from batchor_dagster.translator import BatchorAssetData, DagsterBatchorTranslator
 from batchor_engine import (
     BatchJob,
@@ -128,6 +137,14 @@ class BatchorComponent(dg.Component, dg.Model, dg.Resolvable):
             description="hourly, daily, weekly, monthly, static or dynamic",
         ),
     ] = None
+    backfill_policy: Annotated[
+        dg.BackfillPolicy | None,
+        dg.Resolver(
+            resolve_backfill_policy,
+            model_field_type=BackfillModel | None,  # pyright: ignore[reportArgumentType]
+            description="single_run makes a range of partitions one durable run with few provider batches",
+        ),
+    ] = None
     description: str | None = None
     key_prefix: str | list[str] | None = None
     group_name: str | None = None
@@ -140,6 +157,10 @@ class BatchorComponent(dg.Component, dg.Model, dg.Resolvable):
     on_pending: Annotated[
         Literal["skip", "wait", "fail"], told("What materializing <name> does while the provider works")
     ] = "skip"
+    cancel_on_termination: Annotated[
+        bool, told("Whether terminating the run of <name>_batch cancels what it has sent")
+    ] = False
+    failures_asset: Annotated[bool, told("Whether <name>_failures holds the rows that failed for good")] = False
     polling_sensor: Annotated[
         PollingSensor | None,
         dg.Resolver(
@@ -148,6 +169,14 @@ class BatchorComponent(dg.Component, dg.Model, dg.Resolvable):
             description="The sensor that waits for the provider; false for none",
         ),
     ] = PollingSensor()
+    submission_sensor: Annotated[
+        SubmissionSensor | None,
+        dg.Resolver(
+            resolve_submission_sensor,
+            model_field_type=bool | SubmissionSensor.model(),  # pyright: ignore[reportArgumentType]
+            description="The sensor that submits partitions that are due, oldest first; it spends money",
+        ),
+    ] = None
     control_jobs: Annotated[bool, told("Jobs that pause, resume, cancel, retry and collect runs from the UI")] = True
     connection: Annotated[
         Connection | None, told("Store and account; without it the project has a BatchorResource under resource_key")
@@ -199,12 +228,12 @@ class BatchorComponent(dg.Component, dg.Model, dg.Resolvable):
         """Both assets, and what their store needs: sensor, control jobs, IO manager, resource."""
         home = context.path if context.path.is_dir() else context.path.parent
         check_files(self.input, self.template(), home)
-        assets = self.build_assets(home)
+        peers = peers_of(context, self, lambda one: one.build_assets(home))
         return dg.Definitions(
-            assets=assets,
-            sensors=self.build_sensors(context),
-            jobs=self.build_jobs(context),
-            resources=self.build_resources(context.project_root),
+            assets=self.build_assets(home),
+            sensors=polling_sensor(peers) + submission_sensor(peers),
+            jobs=control_jobs(peers),
+            resources=resources_of(self.connection, self.resource_key, context.project_root),
         )
 
     # --- its parts
@@ -237,44 +266,15 @@ class BatchorComponent(dg.Component, dg.Model, dg.Resolvable):
             key_prefix=self.key_prefix,
             description=self.description,
             ins={"rows": dg.AssetIn(dg.AssetKey.from_user_string(self.input.asset))} if self.input.asset else None,
+            backfill_policy=self.backfill_policy,
             checks=self.checks,
             on_pending=self.on_pending,
+            cancel_on_termination=self.cancel_on_termination,
+            failures_asset=self.failures_asset,
             translator=_Translator(self),
             io_manager_key=io_manager_key(self.resource_key),
             resource_key=self.resource_key,
         )
-
-    def build_sensors(self, context: dg.ComponentLoadContext) -> list[dg.SensorDefinition]:
-        """The sensor of this component's store; of several components of one store the first has it for all."""
-        peers = [one for one in peers_of(context, self) if one.polling_sensor]
-        if not peers or peers[0] is not self:
-            return []
-        waits = [one.polling_sensor for one in peers if one.polling_sensor]
-        return [
-            build_batchor_polling_sensor(
-                assets=[one.build_assets(context.project_root) for one in peers],
-                minimum_interval_seconds=min(one.minimum_interval_seconds for one in waits),
-                default_sensor_status=dg.DefaultSensorStatus.RUNNING
-                if any(one.running for one in waits)
-                else dg.DefaultSensorStatus.STOPPED,
-                resource_key=self.resource_key,
-            )
-        ]
-
-    def build_jobs(self, context: dg.ComponentLoadContext) -> list[dg.JobDefinition]:
-        """The control jobs of this component's store, with the first component that wants them."""
-        peers = [one for one in peers_of(context, self) if one.control_jobs]
-        if not peers or peers[0] is not self:
-            return []
-        assets = [one.build_assets(context.project_root) for one in peers]
-        return build_batchor_jobs(assets=assets, resource_key=self.resource_key)
-
-    def build_resources(self, project: Path) -> dict[str, Any]:
-        """The IO manager, and the resource that `connection` describes."""
-        made: dict[str, Any] = {io_manager_key(self.resource_key): _io_manager(self.resource_key)}
-        if self.connection is not None:
-            made[self.resource_key] = _resource(self.connection.model_dump_json(), project)
-        return made
 
 
 class _Translator(DagsterBatchorTranslator):
@@ -284,49 +284,26 @@ class _Translator(DagsterBatchorTranslator):
         self.component = component
 
     def get_asset_spec(self, data: BatchorAssetData) -> dg.AssetSpec:
-        return self.component.get_asset_spec(data)
+        # A function of a job does not know its config before it is called; the YAML does.
+        return self.component.get_asset_spec(replace(data, provider_config=self.component.provider_config()))
 
 
-def peers_of(context: dg.ComponentLoadContext, component: BatchorComponent) -> list[BatchorComponent]:
+def peers_of(
+    context: dg.ComponentLoadContext,
+    component: BatchorComponent,
+    build: Callable[[BatchorComponent], list[dg.AssetsDefinition]],
+) -> list[Peer]:
     """The components of one store in the order of their paths, this one included."""
     found = context.component_tree.get_all_components(of_type=BatchorComponent)
-    peers = [one for one in found if one.resource_key == component.resource_key]
-    return peers if any(one is component for one in peers) else [component]
-
-
-def io_manager_key(resource_key: str) -> str:
-    """Of the IO manager that reads from this resource's store."""
-    return f"{resource_key}_io_manager"
-
-
-# Dagster merges the resources of components only where they are the same object.
-@functools.cache
-def _io_manager(resource_key: str) -> dg.IOManagerDefinition:
-    return build_batchor_io_manager(resource_key=resource_key)
-
-
-@functools.cache
-def _resource(connection: str, project: Path) -> BatchorResource:
-    given = Connection.model_validate_json(connection)
-    return BatchorResource(
-        store_url=dg.EnvVar(given.store_url_env_var) if given.store_url_env_var else _placed(given.store_url, project),
-        artifacts_url=_artifacts(given.artifacts_url, project),
-        api_key=dg.EnvVar(given.api_key_env_var) if given.api_key_env_var else "",
-        base_url=given.base_url,
-        organization=given.organization,
-        project=given.project,
-        request_timeout_sec=given.request_timeout_sec,
-        quota_scope=given.quota_scope,
-    )
-
-
-def _placed(store_url: str | None, project: Path) -> str:
-    """A relative SQLite file as one in the project, because processes of Dagster have other working directories."""
-    scheme, mark, path = (store_url or "").partition(":///")
-    if scheme != "sqlite" or not path or path.startswith(("/", ":memory:")):
-        return store_url or ""
-    return f"{scheme}{mark}{project / path}"
-
-
-def _artifacts(url: str | None, project: Path) -> str | None:
-    return url if not url or "://" in url else str(project / url)
+    same = [one for one in found if one.resource_key == component.resource_key]
+    return [
+        Peer(
+            is_me=one is component,
+            assets=lambda one=one: build(one),
+            resource_key=one.resource_key,
+            polling_sensor=one.polling_sensor,
+            submission_sensor=one.submission_sensor,
+            control_jobs=one.control_jobs,
+        )
+        for one in (same if any(one is component for one in same) else [component])
+    ]

@@ -134,6 +134,44 @@ def resolve_sensor(context: dg.ResolutionContext, given: Any) -> PollingSensor |
     return given if isinstance(given, PollingSensor) else PollingSensor.resolve_from_model(context, given)
 
 
+class SubmissionSensor(dg.Model, dg.Resolvable):
+    """How the sensor that submits partitions works; it is off until somebody switches it on."""
+
+    max_runs_in_flight: Annotated[int, told("Runs of this store's assets that may be at the provider at once")] = 20
+    minimum_interval_seconds: int = 60
+    running: Annotated[bool, told("Whether it runs without being switched on in the UI")] = False
+
+    @model_validator(mode="after")
+    def _are_numbers_that_can_be(self) -> "SubmissionSensor":
+        if self.max_runs_in_flight < 1 or self.minimum_interval_seconds < 1:
+            raise ValueError("max_runs_in_flight and minimum_interval_seconds must be at least 1")
+        return self
+
+
+def resolve_submission_sensor(context: dg.ResolutionContext, given: Any) -> SubmissionSensor | None:
+    """true is the sensor with its defaults, false none."""
+    if isinstance(given, bool):
+        return SubmissionSensor() if given else None
+    return given if isinstance(given, SubmissionSensor) else SubmissionSensor.resolve_from_model(context, given)
+
+
+class BackfillModel(BaseModel):
+    """How a backfill is cut into Dagster runs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["single_run", "multi_run"]
+    max_partitions_per_run: int = Field(default=1, ge=1)
+
+
+def resolve_backfill_policy(_context: dg.ResolutionContext, given: Any) -> dg.BackfillPolicy | None:
+    if given is None or isinstance(given, dg.BackfillPolicy):
+        return given
+    if given.type == "single_run":
+        return dg.BackfillPolicy.single_run()
+    return dg.BackfillPolicy.multi_run(max_partitions_per_run=given.max_partitions_per_run)
+
+
 class Connection(dg.Model, dg.Resolvable):
     """The store of the runs and the account that they are sent with; secrets by the names of environment variables."""
 

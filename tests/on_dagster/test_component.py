@@ -161,6 +161,34 @@ def test_sensor_and_control_jobs_can_be_left_out(project: Project) -> None:
     assert (sensors(defs), jobs(defs)) == ([], set())
 
 
+def test_the_submission_sensor_is_off_until_somebody_asks_for_it(project: Project) -> None:
+    project.add("first", attributes("first"))
+    project.add("second", attributes("second", submission_sensor={"max_runs_in_flight": 3}))
+    (sensor,) = [one for one in project.load().get_repository_def().sensor_defs if "submission" in one.name]
+    assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
+    assert sensor.name == "batchor_submission_sensor"
+
+
+def test_a_range_of_partitions_is_one_run_whose_files_are_read_one_by_one(
+    project: Project, instance: dg.DagsterInstance
+) -> None:
+    days = {"type": "static", "partition_keys": ["a", "b"]}
+    rows = {"files": ["{partition}.csv"], "id_column": "id"}
+    chosen = attributes(input=rows, partitions_def=days, backfill_policy={"type": "single_run"}, failures_asset=True)
+    folder = project.add("triage", chosen)
+    for name in ("a", "b"):
+        (folder / f"{name}.csv").write_text(f"id,text\n{name}-1,only {name}\n")
+    defs = project.load()
+    assert keys(defs) == {"triage_batch", "triage", "triage_failures"}
+    tags = {"dagster/asset_partition_range_start": "a", "dagster/asset_partition_range_end": "b"}
+    done = run(defs, "triage_batch", instance=instance, tags=tags)
+    assert done.success, failure_of(done)
+    assert engine_run(project)
+    delivered = run(defs, "triage", instance=instance, tags=tags).asset_materializations_for_node("triage")
+    counts = {one.partition: one.metadata["dagster/partition_row_count"].value for one in delivered}
+    assert counts == {"a": 1, "b": 1}
+
+
 def test_another_store_goes_by_another_resource_key(project: Project) -> None:
     other = {"store_url": "sqlite:///other.sqlite3"}
     project.add("first", attributes("first"))
@@ -202,7 +230,7 @@ def test_the_fields_of_the_yaml_reach_the_assets(project: Project) -> None:
     assert results.owners == ["team:support"]
     assert {"tier": "gold", "role": "results"}.items() <= results.tags.items()
     assert {"tier": "gold", "role": "batch"}.items() <= batch.tags.items()
-    assert results.description.endswith(": triage")
+    assert results.description == "gpt-5-mini: triage"
     check = graph.get_check_spec(dg.AssetCheckKey(dg.AssetKey("triage"), "failure_rate"))
     assert check.blocking
     assert "20.0%" in check.description
