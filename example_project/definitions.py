@@ -71,11 +71,17 @@ def api_key() -> str:
     return dg.EnvVar("OPENAI_API_KEY") if real else "sandbox"
 
 
+def store_url() -> str:
+    """A URL from the environment stays there: it may hold a password, and Dagster keeps what is written here."""
+    named = os.environ.get(settings.STORE_VARIABLE)
+    return dg.EnvVar(settings.STORE_VARIABLE) if named else settings.store_url(settings.home())
+
+
 defs = build_batchor_definitions(
     assets=[tickets, triage, urgent],
     resources={
         "batchor": BatchorResource(
-            store_url=settings.store_url(settings.home()),
+            store_url=store_url(),
             artifacts_url=settings.artifacts_url(settings.home()),
             base_url=settings.base_url(),
             api_key=api_key(),
@@ -90,6 +96,6 @@ defs = build_batchor_definitions(
             default_status=dg.DefaultSensorStatus.RUNNING,
         )
     ],
-    executor=dg.in_process_executor,
+    executor=dg.multiprocess_executor if settings.executor() == "multiprocess" else dg.in_process_executor,
     minimum_interval_seconds=settings.interval_sec(),
 )

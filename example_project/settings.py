@@ -15,6 +15,11 @@ DATA_VARIABLE = "BATCHOR_EXAMPLE_DATA"
 BASE_URL_VARIABLE = "BATCHOR_EXAMPLE_BASE_URL"
 INTERVAL_VARIABLE = "BATCHOR_EXAMPLE_INTERVAL_SEC"
 MODEL_VARIABLE = "BATCHOR_EXAMPLE_MODEL"
+# For many machines: a PostgreSQL URL, an object-store URL, and "multiprocess" for a process for each step.
+STORE_VARIABLE = "BATCHOR_EXAMPLE_STORE_URL"
+ARTIFACTS_VARIABLE = "BATCHOR_EXAMPLE_ARTIFACTS_URL"
+EXECUTOR_VARIABLE = "BATCHOR_EXAMPLE_EXECUTOR"
+EXECUTORS = ("in_process", "multiprocess")
 
 
 def home() -> Path:
@@ -27,11 +32,19 @@ def data_dir() -> Path:
 
 
 def store_url(place: Path) -> str:
-    return f"sqlite:///{place / 'runs.sqlite3'}"
+    return os.environ.get(STORE_VARIABLE) or f"sqlite:///{place / 'runs.sqlite3'}"
 
 
 def artifacts_url(place: Path) -> str:
-    return str(place / "artifacts")
+    return os.environ.get(ARTIFACTS_VARIABLE) or str(place / "artifacts")
+
+
+def executor() -> str:
+    """Who runs the steps of a Dagster run; ValueError for a name that is not in EXECUTORS."""
+    name = os.environ.get(EXECUTOR_VARIABLE) or EXECUTORS[0]
+    if name not in EXECUTORS:
+        raise ValueError(f"{EXECUTOR_VARIABLE} is {name!r}: choose one of {', '.join(EXECUTORS)}")
+    return name
 
 
 def sandbox_port_file(place: Path) -> Path:

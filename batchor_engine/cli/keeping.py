@@ -20,7 +20,9 @@ from batchor_engine.runtime.doctor import DoctorReport
 
 def export_artifacts(
     run_id: RunId,
-    destination_dir: Annotated[Path, typer.Option(metavar="DIR", help="The copy goes to a folder of the run in it.")],
+    destination_dir: Annotated[
+        str, typer.Option(metavar="DIR", help="Folder or URL; the copy is in a folder of the run.")
+    ],
     db_path: DbPath = None,
     store_url: StoreUrl = None,
     artifacts_url: ArtifactsUrl = None,

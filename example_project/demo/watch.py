@@ -88,8 +88,6 @@ class Eye:
 
 def newest_by_day(home: Home) -> dict[str, RunInfo]:
     """The engine's latest run of each day, read without key or provider."""
-    if not (home.path / "runs.sqlite3").exists():
-        return {}
     with closing(BatchRunner(storage=settings.store_url(home.path))) as runner:
         infos = runner.find_runs(labels={"asset": "triage"})
     return {info.labels["partition"]: info for info in sorted(infos, key=lambda info: info.created_at)}

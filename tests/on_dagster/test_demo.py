@@ -14,10 +14,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from batchor_engine import BatchRunner
+from batchor_engine.testing import check_invariants
 from example_project import settings
 from example_project.demo.__main__ import main
 from example_project.demo.home import Child, Home
 from example_project.demo.processes import began_at, choose_port, end_group, is_ours
+from tests.servers.s3 import S3Server
+from tests.stores import STORES, new_url
 
 COMMAND = [sys.executable, "-m", "example_project.demo"]
 
@@ -83,6 +87,27 @@ def test_a_killed_demo_goes_on_to_a_good_end_and_leaves_nothing_running(home: Pa
     assert said.count("check failure_rate: passed") == 3
     assert said.count("cost unknown") == 3
     assert not living(home)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(420)
+@pytest.mark.skipif("postgres" not in STORES, reason="BATCHOR_TEST_STORES leaves PostgreSQL out")
+def test_it_runs_unchanged_on_postgresql_and_a_bucket_with_a_process_for_each_step(
+    home: Path, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, files = new_url("postgres", tmp_path), f"{s3.url}/demo"
+    monkeypatch.setenv(settings.STORE_VARIABLE, store)
+    monkeypatch.setenv(settings.ARTIFACTS_VARIABLE, files)
+    monkeypatch.setenv(settings.EXECUTOR_VARIABLE, "multiprocess")
+    demo = start(home, "--limit", "300")
+    said, _ = demo.communicate()
+    assert demo.returncode == 0, said
+    assert said.count("launched by the sensor") == 3
+    assert (home / "runs.sqlite3").exists() is (home / "artifacts").exists() is False
+    runner = BatchRunner(storage=store)
+    assert check_invariants(runner) == []
+    assert {runner.get_run(info.run_id).artifact_root for info in runner.find_runs()} == {files}
+    runner.close()
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from batchor_engine import (
 )
 from batchor_engine.core.polling import PAGE_SIZE
 from batchor_engine.providers.openai import OpenAIBatchProvider
+from batchor_engine.runtime.hold import held
 from batchor_engine.states import BatchState
 from batchor_engine.testing import ManualClock, check_invariants
 
@@ -217,6 +218,21 @@ def test_a_failed_download_leaves_the_others_collected(scene: Scene) -> None:
     scene.cloud.troubles.append(Trouble("files.content", 503))
     run.refresh()
     assert run.summary().completed_items == 5
+    scene.end()
+
+
+def test_a_batch_that_another_worker_collects_is_left_to_it(scene: Scene) -> None:
+    run = scene.runner.start(scene.job(3), run_id="run")
+    for _ in range(4):
+        scene.cloud.work()
+    scene.runner.poll()
+    (first, *_) = scene.runner.storage.batches()
+    with held(scene.runner.storage, f"batch:{first.pk}") as lease:
+        assert lease is not None
+        run.refresh()
+        assert run.summary().completed_items == 2
+    run.refresh()
+    assert run.is_finished
     scene.end()
 
 
