@@ -19,6 +19,8 @@ from batchor_engine.states import BatchState, RunControlState
 
 # Batches that no list page showed are asked for one by one, this many a poll, the longest unseen first.
 _SINGLES = 10
+_FEW_RUNS = 5
+_RUNS_A_PAGE = 500
 
 
 def poll(
@@ -27,16 +29,28 @@ def poll(
     """Look at the active batches of one run, or of all runs; those of paused runs only with `paused_too`."""
     look = _Look(host, stop)
     batches = host.store.batches(run_pk=run_pk, states={BatchState.SUBMITTED})
-    runs = {run_id: host.store.run(run_id) for run_id in {batch.run_id for batch in batches}}
+    runs = _runs_of(host, {batch.run_id for batch in batches})
     for account, members in groupby(sorted(batches, key=lambda one: (one.account, one.pk)), lambda one: one.account):
-        wanted = [one for one in members if paused_too or _is_watched(runs[one.run_id])]
+        wanted = [one for one in members if _is_watched(runs[one.run_id], paused_too)]
         if wanted and not stop():
             look.at_account(account, wanted, runs)
     return look.report()
 
 
-def _is_watched(run: RunRecord | None) -> bool:
-    return run is not None and run.control is not RunControlState.PAUSED
+def _runs_of(host: Host, run_ids: set[str]) -> dict[str, RunRecord | None]:
+    if len(run_ids) < _FEW_RUNS:
+        return {run_id: host.store.run(run_id) for run_id in run_ids}
+    # A run with a batch at the provider is not over; a thousand are read in pages, not one by one.
+    found: dict[str, RunRecord | None] = dict.fromkeys(run_ids)
+    before: int | None = None
+    while page := host.store.runs(unfinished=True, before=before, limit=_RUNS_A_PAGE):
+        found |= {run.run_id: run for run in page if run.run_id in run_ids}
+        before = page[-1].pk
+    return found
+
+
+def _is_watched(run: RunRecord | None, paused_too: bool) -> bool:
+    return run is not None and (paused_too or run.control is not RunControlState.PAUSED)
 
 
 class _Look:
