@@ -188,6 +188,12 @@ def test_dagster_is_imported_by_its_public_name_alone(found: list[Import]) -> No
     assert private_dagster(found) == []
 
 
+def test_what_is_generic_does_not_know_the_openai_config(found: list[Import]) -> None:
+    """T4.10"""
+    generic = {"core", "ports", "storage", "artifacts", "results", "sources", "runtime"}
+    assert [str(one) for one in found if room(one.module) in generic and "OpenAIProviderConfig" in one.names] == []
+
+
 def test_no_module_is_longer_than_its_duty() -> None:
     sizes = {
         module: path.read_text("utf-8").count("\n")
