@@ -25,5 +25,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 @pytest.fixture
-def shop(sandbox: SandboxServer, instance: dg.DagsterInstance, tmp_path: Path) -> Shop:
-    return Shop(sandbox, instance, tmp_path)
+def shop(
+    sandbox: SandboxServer, instance: dg.DagsterInstance, tmp_path: Path, store_url: str, artifacts_url: str
+) -> Shop:
+    return Shop(sandbox, instance, tmp_path, store_url, artifacts_url)

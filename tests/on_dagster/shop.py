@@ -70,12 +70,14 @@ class Shop:
     sandbox: SandboxServer
     instance: dg.DagsterInstance
     folder: Path
+    store_url: str = ""
+    artifacts_url: str = ""
 
     @property
     def batchor(self) -> BatchorResource:
         return BatchorResource(
-            store_url=f"sqlite:///{self.folder / 'runs.sqlite3'}",
-            artifacts_url=str(self.folder / "artifacts"),
+            store_url=self.store_url or f"sqlite:///{self.folder / 'runs.sqlite3'}",
+            artifacts_url=self.artifacts_url or str(self.folder / "artifacts"),
             api_key="sk-test",
             base_url=self.sandbox.base_url,
         )

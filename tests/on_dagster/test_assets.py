@@ -55,6 +55,7 @@ def test_result_asset_says_which_sensor_will_materialize_it(shop: Shop, capfd: p
     assert "Sensor 'batchor_polling_sensor' materializes triage" in capfd.readouterr().err
 
 
+@pytest.mark.every_store
 def test_result_asset_materializes_when_the_run_has_ended(shop: Shop) -> None:
     defs = shop.definitions()
     shop.materialize(defs, "tickets", "triage_batch")
