@@ -198,5 +198,5 @@ TestMachine.settings = settings_for(2000 if LONG else 60)
 for _kind in STORES[1:]:
     _machine = type(f"MachineOn{_kind.title()}", (Machine,), {"kind": _kind, "__module__": __name__})
     _case = _machine.TestCase
-    _case.settings = settings_for(500 if LONG else 12)
+    _case.settings = settings_for(500 if LONG else 6)
     globals()[f"Test{_machine.__name__}"] = _case

@@ -13,6 +13,7 @@ import pytest
 from batchor_engine import ChunkPolicy, OpenAIConnection, OpenAIEndpoint, OpenAIProviderConfig, ProviderError
 from batchor_engine.sandbox import SandboxConfig
 
+from ..stores import dump
 from .conftest import World
 
 CHAT = OpenAIEndpoint.CHAT_COMPLETIONS
@@ -84,6 +85,7 @@ def test_the_api_key_header_comes_from_the_environment_and_is_stored_nowhere(
     run = world.runner(connection=connection).run_and_wait(world.job(1, provider_config=config), run_id="named")
     assert run.summary().completed_items == 1
     stored = b"".join(path.read_bytes() for path in world.folder.rglob("*") if path.is_file())
+    stored += dump(world.store_url).encode()
     assert b"MY_AZURE_KEY" in stored
     assert b"very-secret" not in stored
 
