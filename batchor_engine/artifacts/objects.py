@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlsplit
 
 from batchor_engine.artifacts.atomic import whole_file
@@ -28,16 +28,12 @@ from batchor_engine.ports.artifacts import ArtifactStore
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-_T = TypeVar("_T")
-
 _MIB = 1024 * 1024
 # A part of an upload and a block of a download; an object may have 10,000 parts.
 _BLOCK_BYTES = 8 * _MIB
 _BLOCKS_AT_ONCE = 4
 # What a reader fetches at a time: a compressed row group is seldom larger.
 _READ_AHEAD_BYTES = _MIB
-# The library repeats single requests; this is for what it cannot see, such as a lost answer to the last step.
-_TRIES = 3
 _RETRIES = {
     "max_retries": 8,
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2},
@@ -95,7 +91,7 @@ class ObjectArtifactStore(ArtifactStore):
         there = self.exists(key)
         if there:
             with self._told(), suppress(FileNotFoundError):
-                self._again(lambda: self._library.delete(self._store, self._path(key)))
+                self._library.delete(self._store, self._path(key))
         return there
 
     @contextmanager
@@ -160,7 +156,7 @@ class ObjectArtifactStore(ArtifactStore):
         below = self._path(folder) if folder else self._prefix
         start = len(self._prefix) + 1 if self._prefix else 0
         with self._told():
-            pages = self._again(lambda: list(self._library.list(self._store, below or None, chunk_size=1000)))
+            pages = list(self._library.list(self._store, below or None, chunk_size=1000))
         yield from sorted(meta["path"][start:] for page in pages for meta in page)
 
     # Requests.
@@ -190,8 +186,13 @@ class ObjectArtifactStore(ArtifactStore):
                 raise StoreError(f"{self._url}/{key} has {stored} bytes after {size} were sent: try again.")
 
         with self._told():
+            # The library repeats requests; but when the answer to the last one of an upload is lost, the repeated one
+            # may be told that there is no such upload, and then only all of it can be done again.
+            with suppress(FileNotFoundError):
+                put()
+                return
             try:
-                self._again(put)
+                put()
             except FileNotFoundError:
                 raise StoreError(f"Cannot write to {self._url}: there is no such bucket.") from None
 
@@ -202,7 +203,7 @@ class ObjectArtifactStore(ArtifactStore):
     def _size_and_tag(self, key: str) -> tuple[int, str | None]:
         path = self._path(key)
         with self._told(key):
-            meta = self._again(lambda: self._library.head(self._store, path))
+            meta = self._library.head(self._store, path)
         return meta["size"], meta["e_tag"]
 
     def _fetch(self, key: str, start: int, end: int, tag: str | None) -> bytes:
@@ -210,15 +211,7 @@ class ObjectArtifactStore(ArtifactStore):
         # Blocks of one read are of one object, also when it is replaced meanwhile.
         options = {"range": (start, end), **({"if_match": tag} if tag else {})}
         with self._told(key):
-            return self._again(lambda: bytes(self._library.get(self._store, path, options=options).bytes()))
-
-    def _again(self, call: Callable[[], _T]) -> _T:
-        """Repeat a call that has the same effect once or many times."""
-        generic = _obstore("exceptions").GenericError
-        for _ in range(_TRIES - 1):
-            with suppress(generic):
-                return call()
-        return call()
+            return bytes(self._library.get(self._store, path, options=options).bytes())
 
     @contextmanager
     def _told(self, key: str | None = None) -> Generator[None]:

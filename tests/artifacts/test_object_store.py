@@ -62,6 +62,18 @@ def test_trouble_during_an_upload_is_overcome(
         assert stream.read() == content
 
 
+def test_an_upload_whose_end_is_forgotten_is_done_again(
+    s3: S3Server, place: str, monkeypatch: pytest.MonkeyPatch, impatient: None
+) -> None:
+    with s3_proxy(s3.endpoint, Trouble("404", "POST", "uploadId")) as proxy:
+        store = behind(proxy.endpoint, monkeypatch, place)
+        with store.open_write("r/a") as stream:
+            stream.write(CONTENT)
+    assert proxy.seen["404"] == 1
+    with behind(s3.endpoint, monkeypatch, place).open_read("r/a") as stream:
+        assert stream.read() == CONTENT
+
+
 @pytest.mark.parametrize("kind", ["cut_answer", "lost_answer", "503", "500"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_trouble_during_a_download_is_overcome(
