@@ -18,7 +18,7 @@ from batchor_engine.results.frames import arrow_schema, record_batches
 
 # Python rows are several times larger than Arrow's: few at a time, gathered into row groups of a useful size.
 _BATCH_ROWS = 1024
-_GROUP_BYTES = 16 * 1024 * 1024
+_GROUP_BYTES = 8 * 1024 * 1024
 _GROUP_ROWS = 131_072
 
 

@@ -137,10 +137,10 @@ MUTANTS = (
     ),
     mutant(
         "no salvage of a batch that ended early", 3, "runtime/collect.py",
-        "with _downloaded(work) as (output, error):",
+        "_apply(found, unanswered(status, failure), failure)",
         'if status == "expired":\n'
-        "        work = replace(work, batch=replace(work.batch, output_file_id=None, error_file_id=None))\n"
-        "    with _downloaded(work) as (output, error):",
+        "        found = type(found)(found.work, None, None)\n"
+        "    _apply(found, unanswered(status, failure), failure)",
         f"{FAULTS}::test_a_batch_that_ends_early_keeps_its_paid_rows",
     ),
     mutant(
@@ -187,7 +187,7 @@ MUTANTS = (
     ),
     mutant(
         "quota does not pause the run", 4, "runtime/submit.py",
-        "case ProviderErrorKind.QUOTA:",
+        "case ProviderErrorKind.QUOTA | ProviderErrorKind.FILE_STORAGE:",
         "case None:",
         f"{FAULTS}::test_an_exhausted_quota_pauses_the_run_and_resume_goes_on",
     ),
@@ -271,7 +271,7 @@ MUTANTS = (
     ),
     mutant(
         "a paused run is polled", 10, "runtime/poll.py",
-        "return run is not None and run.control is not RunControlState.PAUSED",
+        "return run is not None and (paused_too or run.control is not RunControlState.PAUSED)",
         "return run is not None",
         f"{LAWS}::test_a_paused_run_is_not_polled",
     ),
@@ -289,8 +289,8 @@ MUTANTS = (
     ),
     mutant(
         "a failed file stays half written", 11, "artifacts/atomic.py",
-        "        unfinished.unlink(missing_ok=True)\n        remove_empty_folders(path.parent, root)\n        raise",
-        "        unfinished.replace(path)\n        raise",
+        "        unfinished.unlink(missing_ok=True)\n        remove_empty_folders(path.parent, root)\n        if",
+        "        unfinished.replace(path)\n        if",
         "tests/artifacts/test_local_store.py",
     ),
     mutant(
