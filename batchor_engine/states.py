@@ -129,7 +129,7 @@ def run_status(*, ingest_finished: bool, open_items: int, live_batches: int, fai
 
 
 def mermaid() -> str:
-    """The item and batch tables as two Mermaid state diagrams, as shown in the README."""
+    """The item and batch tables as two Mermaid state diagrams, as docs/architecture.md shows them."""
     return "\n\n".join(
         _diagram(title, table)
         for title, table in (("items", ITEM_TRANSITIONS.items()), ("batches", BATCH_TRANSITIONS.items()))

@@ -1,4 +1,4 @@
-"""What the README shows is what the code does."""
+"""What the README shows is what the code does, and no page of the documentation leads nowhere."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,10 @@ from batchor_engine.states import mermaid
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
-TICKETS = 'ticket_id,body\nt-1,"The lamp, it stays dark."\nt-2,Where is my invoice?\n'
+PAGES = {path: path.read_text("utf-8") for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]}
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+# Extras for those who change this project, not for those who use it.
+INSIDE = {"bench", "demo", "test"}
 
 
 def python_block(mark: str) -> str:
@@ -25,14 +29,72 @@ def python_block(mark: str) -> str:
     return found[1]
 
 
-def shell_lines() -> list[list[str]]:
-    """The commands of the README that begin with `batchor`, without what follows a #."""
-    lines = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
-    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("batchor ")]
+def shell_lines() -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+def commands() -> list[list[str]]:
+    """The words after `batchor`, without what follows a #."""
+    return [shlex.split(line, comments=True)[1:] for line in shell_lines() if line.startswith("batchor ")]
+
+
+def make_the_tickets(folder: Path) -> None:
+    (line,) = (line for line in shell_lines() if line.startswith("printf "))
+    subprocess.run(["sh", "-c", line], cwd=folder, check=True)
+
+
+def anchors(text: str) -> set[str]:
+    """The names that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def dead_links(page: Path, text: str) -> list[str]:
+    """Relative links of a page to a file or a heading that is not there."""
+    dead: list[str] = []
+    for link in LINK.findall(text):
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        if "://" in link or (target.exists() and (not anchor or anchor in anchors(target.read_text("utf-8")))):
+            continue
+        dead.append(link)
+    return dead
+
+
+def test_no_link_between_the_pages_is_dead() -> None:
+    assert {page.name: dead for page, text in PAGES.items() if (dead := dead_links(page, text))} == {}
+
+
+def test_a_dead_link_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "there.md").write_text("# A `heading`, here\n```sh\n# no heading\n```\n")
+    links = ["there.md", "there.md#a-heading-here", "there.md#no-heading", "gone.md", "#gone", "https://a.test/gone"]
+    page = tmp_path / "page.md"
+    page.write_text(" ".join(f"[x]({link})" for link in links))
+    assert dead_links(page, page.read_text()) == ["there.md#no-heading", "gone.md", "#gone"]
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    named = {link.partition("#")[0] for link in LINK.findall(README)}
+    assert sorted({f"docs/{path.name}" for path in PAGES if path.parent.name == "docs"} - named) == []
+
+
+def test_the_extras_of_the_readme_are_those_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    (table,) = re.findall(r"^\| extra \|.*?\n\n", README, re.DOTALL | re.MULTILINE)
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(project["optional-dependencies"]) - INSIDE
+
+
+def test_every_make_target_that_a_page_names_is_there() -> None:
+    targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    named = {name for text in PAGES.values() for name in re.findall(r"(?:`|^)make ([a-z][\w-]*)", text, re.MULTILINE)}
+    assert "demo" in named
+    assert sorted(named - targets) == []
 
 
 def test_the_state_diagrams_are_the_ones_of_the_tables() -> None:
-    shown = re.search(r"<!-- states: begin -->\n(.*?)\n<!-- states: end -->", README, re.DOTALL)
+    text = PAGES[ROOT / "docs" / "architecture.md"]
+    shown = re.search(r"<!-- states: begin -->\n(.*?)\n<!-- states: end -->", text, re.DOTALL)
     assert shown
     assert shown[1] == mermaid(), "paste what python -c 'from batchor_engine.states import *; print(mermaid())' prints"
 
@@ -42,16 +104,10 @@ def test_the_dagster_example_has_its_mark() -> None:
     assert "build_batchor_definitions" in python_block("dagster-example")
 
 
-def test_every_file_that_is_linked_is_there() -> None:
-    for text in (README, (ROOT / "CONTRIBUTING.md").read_text(), (ROOT / "docs/architecture.md").read_text()):
-        links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
-        assert [link for link in links if not ((ROOT / link).exists() or (ROOT / "docs" / link).exists())] == []
-
-
 @pytest.mark.slow
 def test_the_python_example_runs_and_runs_again_without_paying(tmp_path: Path) -> None:
     (tmp_path / "triage.py").write_text(python_block("python-example"))
-    (tmp_path / "tickets.csv").write_text(TICKETS)
+    make_the_tickets(tmp_path)
     with SandboxServer(clock="polls", polls=Phases(0, 0, 0, 0)) as server:
         known = {"HOME": str(tmp_path), "OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": server.base_url}
         runs = [
@@ -73,8 +129,8 @@ def test_the_commands_of_the_readme_do_what_it_says(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    (tmp_path / "tickets.csv").write_text(TICKETS)
-    sandbox, *others = shell_lines()
+    make_the_tickets(tmp_path)
+    sandbox, *others = commands()
     assert sandbox[:1] == ["sandbox"]
     with SandboxServer(clock="polls", polls=Phases(0, 0, 0, 0)) as server:
         for name, value in {"HOME": tmp_path, "OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": server.base_url}.items():

@@ -42,7 +42,8 @@ def all_batches(desk: Desk) -> list[BatchRecord]:
 def paid_lines(desk: Desk, batch_id: str | None = None) -> list[JSONObject]:
     """Each paid line as {batch_id, custom_id, dropped}, of one batch or of all."""
     rows = desk.state.rows(
-        "SELECT batch_id, custom_id, dropped FROM paid WHERE ?1 IS NULL OR batch_id = ?1 ORDER BY rowid", (batch_id,)
+        "SELECT batch_id, custom_id, dropped FROM paid WHERE batch_id = coalesce(?, batch_id) ORDER BY rowid",
+        (batch_id,),
     )
     return [{"batch_id": one, "custom_id": two, "dropped": three} for one, two, three in rows]
 
