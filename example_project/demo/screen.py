@@ -91,7 +91,7 @@ def report(home: Home, ending: Ending, url: str) -> None:
     say(f"Artifacts {settings.artifacts_url(home.path)}")
     say(f"Dagster   {home.dagster} (was at {url})")
     say(f"Logs      {home.logs}")
-    say(f"Look at it in the browser: python -m example_project.demo --dev --home {home.path}")
+    say(f"Look at it in the browser: {sys.executable} -m example_project.demo --dev --home {home.path}")
 
 
 def rows_table(title: str, results: Any) -> Table:

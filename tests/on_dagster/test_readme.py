@@ -40,8 +40,6 @@ def load_as_module(code: str, folder: Path, name: str) -> ModuleType:
 
 @pytest.fixture
 def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    if not README.exists():
-        pytest.skip("README.md is not written yet")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
     return load_as_module(marked_block(README.read_text(), MARK), tmp_path, "readme_dagster_example")
