@@ -5,7 +5,13 @@ import os
 import dagster as dg
 import pandas as pd
 
-from batchor_dagster import BatchorResource, batchor_assets, build_batchor_definitions
+from batchor_dagster import (
+    BatchorChecks,
+    BatchorResource,
+    batchor_assets,
+    build_batchor_definitions,
+    build_batchor_submission_sensor,
+)
 from batchor_engine import BatchItem, BatchJob, DataFrameItemSource, OpenAIProviderConfig, PromptParts
 from example_project import settings
 from example_project.charts import bars
@@ -32,7 +38,14 @@ def ask(item: BatchItem) -> PromptParts:
     return PromptParts(f"Subject: {ticket['subject']}\nBody:\n{ticket['body']}", system_prompt=SYSTEM_PROMPT)
 
 
-@batchor_assets(name="triage", structured_output=TicketTriage, partitions_def=days, group_name="support")
+@batchor_assets(
+    name="triage",
+    structured_output=TicketTriage,
+    partitions_def=days,
+    group_name="support",
+    failures_asset=True,
+    checks=BatchorChecks(max_failure_rate=0.05, max_refusal_rate=0.04, max_missing_rows=0),
+)
 def triage(tickets: pd.DataFrame) -> BatchJob:
     """Product, urgency, mood and facts of every ticket."""
     return BatchJob(
@@ -89,12 +102,16 @@ defs = build_batchor_definitions(
         )
     },
     sensors=[
+        # It spends money by itself, so it waits to be switched on; until then a backfill submits.
+        build_batchor_submission_sensor(
+            assets=[tickets, triage], max_runs_in_flight=3, minimum_interval_seconds=settings.interval_sec()
+        ),
         dg.AutomationConditionSensorDefinition(
             "urgent_when_triaged",
             target=["urgent"],
             minimum_interval_seconds=5,
             default_status=dg.DefaultSensorStatus.RUNNING,
-        )
+        ),
     ],
     executor=dg.multiprocess_executor if settings.executor() == "multiprocess" else dg.in_process_executor,
     minimum_interval_seconds=settings.interval_sec(),

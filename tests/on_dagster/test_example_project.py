@@ -71,7 +71,7 @@ def test_the_model_fits_a_strict_schema() -> None:
     assert model_output_schema(TicketTriage)
 
 
-def test_the_definitions_hold_the_assets_the_check_and_both_sensors() -> None:
+def test_the_definitions_hold_the_assets_their_checks_and_three_sensors() -> None:
     from example_project.definitions import defs
 
     dg.Definitions.validate_loadable(defs)
@@ -80,10 +80,16 @@ def test_the_definitions_hold_the_assets_the_check_and_both_sensors() -> None:
         "tickets",
         "triage_batch",
         "triage",
+        "triage_failures",
         "urgent",
     }
-    assert {key.name for key in graph.asset_check_keys} == {"failure_rate"}
-    assert {sensor.name for sensor in defs.sensors or ()} == {"batchor_polling_sensor", "urgent_when_triaged"}
+    assert {key.name for key in graph.asset_check_keys} == {"failure_rate", "refusal_rate", "missing_rows"}
+    running = {sensor.name: sensor.default_status is dg.DefaultSensorStatus.RUNNING for sensor in defs.sensors or ()}
+    assert running == {
+        "batchor_polling_sensor": True,
+        "batchor_submission_sensor": False,
+        "urgent_when_triaged": True,
+    }
 
 
 def test_the_chart_is_small_enough_to_be_shown_inline() -> None:
