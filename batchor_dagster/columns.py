@@ -66,9 +66,19 @@ def table(rows: Iterable[Mapping[str, str | int]]) -> dg.TableMetadataValue | No
 
 
 def cell(value: Any) -> str:
-    """A value as short text."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    """A value as short text, as a person would write it; nothing is an empty cell."""
+    text = _words(value)
     return text if len(text) <= CELL_CHARS else text[: CELL_CHARS - 1] + "…"
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {_words(part)}" for name, part in value.items())
+    if isinstance(value, list | tuple):
+        return "; ".join(_words(part) for part in value)
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _row(result: BatchResultItem) -> dict[str, str | int]:

@@ -162,6 +162,11 @@ def answers_by_partition(
     return {slot.partition: found[slot] for slot in wanted if slot in found}
 
 
+def doubts(info: RunInfo) -> int:
+    """Submissions of which nobody can say whether the provider has them; they wait for an operator."""
+    return sum(batch.state == "indeterminate" for batch in info.batches)
+
+
 def is_cancelled(info: RunInfo) -> bool:
     return info.summary.control_state is RunControlState.CANCEL_REQUESTED
 

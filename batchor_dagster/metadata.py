@@ -58,14 +58,22 @@ class BatchorMetadataSet:
     Counts are rows unless the name says otherwise.
     """
 
+    # Pages show the keys in this order: what a person looks for, then the bookkeeping, then what is large.
     run_id: Annotated[
         str | None, Says("Id of the engine's run; what the `batchor` command takes.", *_ALL, FAILURES)
     ] = None
-    revision: Annotated[int | None, Says("Grows with every change of the run.", *_ALL)] = None
     status: Annotated[str | None, Says("running, completed or completed_with_failures.", *_ALL)] = None
     control: Annotated[str | None, Says("running, paused or cancel_requested.", PROGRESS)] = None
     control_reason: Annotated[str | None, Says("Why it is paused or cancelled.", PROGRESS)] = None
     action: Annotated[str | None, Says("What a control job did, in one sentence.", PROGRESS)] = None
+    in_doubt: Annotated[
+        int | None,
+        Says("Submissions that nobody can prove; look at the provider, then launch batchor_resolve.", PROGRESS),
+    ] = None
+    progress: Annotated[dg.MarkdownMetadataValue | None, Says("The same as a picture.", PROGRESS)] = None
+    outcomes: Annotated[
+        dg.MarkdownMetadataValue | None, Says("Completed rows and failed ones by class, as a picture.", RESULTS)
+    ] = None
     rows: Annotated[int | None, Says("Rows of the run, or of this partition of it.", *_ALL, FAILURES)] = None
     completed: Annotated[int | None, Says("Rows with a valid answer.", PROGRESS, RESULTS)] = None
     failed: Annotated[int | None, Says("Rows that failed for good.", PROGRESS, RESULTS)] = None
@@ -73,11 +81,31 @@ class BatchorMetadataSet:
     progress_percent: Annotated[float | None, Says("The same as a share of all rows, 0 to 100; plots.", PROGRESS)] = (
         None
     )
-    progress: Annotated[dg.MarkdownMetadataValue | None, Says("The same as a picture.", PROGRESS)] = None
-    outcomes: Annotated[
-        dg.MarkdownMetadataValue | None, Says("Completed rows and failed ones by class, as a picture.", RESULTS)
+    cost: Annotated[str | None, Says("The cost in words: amount, price list, or why there is no price.", RESULTS)] = (
+        None
+    )
+    cost_usd: Annotated[
+        float | None, Says("Cost so far at batch prices, in US dollars; absent where not known; plots.", RESULTS)
     ] = None
-    failures: Annotated[dg.JsonMetadataValue | None, Says("Failed rows by error class.", RESULTS, FAILURES)] = None
+    estimated_cost: Annotated[str | None, Says("The same in words.", BATCH)] = None
+    estimated_cost_usd: Annotated[
+        float | None,
+        Says("What these will cost as input, in US dollars, if a price is known.", BATCH),
+    ] = None
+    estimated_input_tokens: Annotated[
+        int | None,
+        Says(
+            "Tokens of all requests as counted at submission; of the whole run where it answers several partitions.",
+            BATCH,
+        ),
+    ] = None
+    request_files: Annotated[
+        int | None,
+        Says("Request files written for the rows; of the whole run where it answers several partitions.", BATCH),
+    ] = None
+    hours_at_provider: Annotated[
+        float | None, Says("From the first submission to the end of the last batch; plots.", RESULTS)
+    ] = None
     attempts: Annotated[int | None, Says("Counted attempts of all rows together.", RESULTS)] = None
     input_tokens: Annotated[
         int | None, Says("Billed input tokens of every collected line, retried ones too.", RESULTS)
@@ -85,26 +113,10 @@ class BatchorMetadataSet:
     cached_tokens: Annotated[int | None, Says("Those of them that came from the provider's cache.", RESULTS)] = None
     output_tokens: Annotated[int | None, Says("Billed output tokens.", RESULTS)] = None
     reasoning_tokens: Annotated[int | None, Says("Those of them that were spent on reasoning.", RESULTS)] = None
-    cost_usd: Annotated[
-        float | None, Says("Cost so far at batch prices, in US dollars; absent where not known; plots.", RESULTS)
+    batches: Annotated[
+        int | None,
+        Says("Batches made at the provider so far, retries included; those of the whole run.", BATCH, RESULTS),
     ] = None
-    cost: Annotated[str | None, Says("The cost in words: amount, price list, or why there is no price.", RESULTS)] = (
-        None
-    )
-    hours_at_provider: Annotated[
-        float | None, Says("From the first submission to the end of the last batch; plots.", RESULTS)
-    ] = None
-    request_files: Annotated[int | None, Says("Request files written for the rows.", BATCH)] = None
-    estimated_input_tokens: Annotated[int | None, Says("Tokens of all requests as counted at submission.", BATCH)] = (
-        None
-    )
-    estimated_cost_usd: Annotated[
-        float | None, Says("What they will cost as input, in US dollars, if a price is known.", BATCH)
-    ] = None
-    estimated_cost: Annotated[str | None, Says("The same in words.", BATCH)] = None
-    batches: Annotated[int | None, Says("Batches made at the provider so far, retries included.", BATCH, RESULTS)] = (
-        None
-    )
     provider_batches: Annotated[
         dg.MarkdownMetadataValue | None,
         Says("Their ids, with links for api.openai.com, states and rows; the first 50.", BATCH, RESULTS),
@@ -112,19 +124,19 @@ class BatchorMetadataSet:
     provider_page: Annotated[
         dg.UrlMetadataValue | None, Says("OpenAI's page of the batch, or of all batches.", BATCH, RESULTS)
     ] = None
-    generation: Annotated[
-        str | None, Says("What the engine run shares with every re-execution of the Dagster run.", BATCH)
-    ] = None
-    overrides: Annotated[dg.JsonMetadataValue | None, Says("What the launchpad changed about the job.", BATCH)] = None
-    partitions: Annotated[
-        str | None, Says("The partitions that one engine run answers together, if it is several.", *_ALL)
-    ] = None
     results: Annotated[dg.DagsterAssetMetadataValue | None, Says("The asset that the answers land in.", BATCH)] = None
     submission: Annotated[dg.DagsterAssetMetadataValue | None, Says("The asset that sent the rows.", RESULTS)] = None
     submission_run: Annotated[dg.DagsterRunMetadataValue | None, Says("The Dagster run in which it did.", RESULTS)] = (
         None
     )
-    # Large ones last: pages show the keys in this order.
+    partitions: Annotated[
+        str | None, Says("The partitions that one engine run answers together, if it is several.", *_ALL)
+    ] = None
+    overrides: Annotated[dg.JsonMetadataValue | None, Says("What the launchpad changed about the job.", BATCH)] = None
+    generation: Annotated[
+        str | None, Says("What the engine run shares with every re-execution of the Dagster run.", BATCH)
+    ] = None
+    revision: Annotated[int | None, Says("Grows with every change of the run.", *_ALL)] = None
     failure_classes: Annotated[
         dg.TableMetadataValue | None,
         Says("Failed rows by class: share, what the class means, and one message as an example.", RESULTS),
@@ -133,6 +145,7 @@ class BatchorMetadataSet:
         dg.TableMetadataValue | None, Says("The first failed rows, each with its reason.", RESULTS, FAILURES)
     ] = None
     preview: Annotated[dg.TableMetadataValue | None, Says("The first rows.", RESULTS)] = None
+    failures: Annotated[dg.JsonMetadataValue | None, Says("Failed rows by error class.", RESULTS, FAILURES)] = None
 
     def keys(self) -> Iterable[str]:
         """The namespaced keys of the fields that are set."""

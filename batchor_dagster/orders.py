@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from batchor_dagster.engine_runs import is_cancelled
+from batchor_dagster.engine_runs import doubts, is_cancelled
 from batchor_engine import BatchRunner, Run, RunControlState, RunInfo
 
 
@@ -84,7 +84,7 @@ def _ended(info: RunInfo) -> bool:
 
 
 def _unresolved(info: RunInfo) -> bool:
-    return any(batch.state == "indeterminate" for batch in info.batches)
+    return doubts(info) > 0
 
 
 def _cancel(runner: BatchRunner, run: Run, choice: CancelChoice) -> str:

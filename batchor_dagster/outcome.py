@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dagster as dg
@@ -110,13 +110,13 @@ def outcome_metadata(
     event = shown.asset_materialization if shown else None
     earlier = BatchorMetadataSet.extract(event.metadata if event else {})
     sent = _latest(context, target.submitted_by, ended.partition)
-    links = BatchorMetadataSet(
+    said = replace(
+        result_metadata(ended.run, ended.info, facts),
         submission=dg.MetadataValue.asset(target.submitted_by),
         submission_run=dg.MetadataValue.dagster_run(sent.run_id) if sent else None,
     )
     return {
-        **result_metadata(ended.run, ended.info, facts),
-        **links,
+        **said,
         **usage_metadata(ended.run, facts, earlier),
         **row_counts(facts.rows, ended.partition),
         URI_KEY: ended.run.artifact_root,

@@ -7,7 +7,7 @@ import itertools
 import dagster as dg
 
 from batchor_dagster.columns import PREVIEW_ROWS, preview
-from batchor_dagster.engine_runs import asset_label
+from batchor_dagster.engine_runs import asset_label, doubts
 from batchor_dagster.facts import Facts
 from batchor_dagster.failures import by_class, class_table, first_failures, row_table
 from batchor_dagster.metadata import (
@@ -59,6 +59,7 @@ def progress_metadata(info: RunInfo) -> BatchorMetadataSet:
         completed=summary.completed_items,
         failed=summary.failed_items,
         answered=answered,
+        in_doubt=doubts(info) or None,
         progress_percent=round(100 * answered / summary.total_items, 1) if summary.total_items else 0.0,
         progress=progress_plot(summary.completed_items, summary.failed_items, answered, summary.total_items),
     )
@@ -129,6 +130,14 @@ def row_counts(rows: int, partition: str) -> dict[str, int]:
     return {PARTITION_ROW_COUNT_KEY if partition else ROW_COUNT_KEY: rows}
 
 
+def in_doubt_message(count: int) -> str:
+    """What an operator must do before the rows of these submissions can go on; empty without any."""
+    if not count:
+        return ""
+    what = "1 submission is" if count == 1 else f"{count} submissions are"
+    return f" {what} in doubt: look for the batch at the provider, then launch job batchor_resolve with what you found."
+
+
 def pending_message(info: RunInfo, key: dg.AssetKey, sensor: str) -> str:
     """One line for a run that has not ended: how far it is, and who will materialize the asset."""
     seen = progress_metadata(info)
@@ -136,6 +145,7 @@ def pending_message(info: RunInfo, key: dg.AssetKey, sensor: str) -> str:
     return (
         f"{info.run_id} is not finished: {seen.answered} of {seen.rows} rows answered in {len(info.batches)} "
         f"batches{paused}. Sensor {sensor!r} materializes {asset_label(key)} when the provider is done."
+        f"{in_doubt_message(doubts(info))}"
     )
 
 

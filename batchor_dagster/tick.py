@@ -15,7 +15,7 @@ from batchor_dagster.engine_runs import ASSET_LABEL, Slot, SlotRange, newest_by_
 from batchor_dagster.ledger import Ledger
 from batchor_dagster.metadata import REASON_TAG, REVISION_TAG, RUN_ID_TAG, SENSOR_TAG, BatchorMetadataSet
 from batchor_dagster.partitions import range_tags
-from batchor_dagster.reports import progress_metadata
+from batchor_dagster.reports import in_doubt_message, progress_metadata
 from batchor_engine import BatchRunner, RunControlState, RunInfo
 
 LONGEST_PAUSE_SEC = 3600.0
@@ -233,7 +233,7 @@ def _is_paused(info: RunInfo) -> bool:
 
 def _facts(progress: BatchorMetadataSet) -> tuple[str | int | None, ...]:
     told = progress
-    return told.run_id, told.answered, told.completed, told.failed, told.control, told.control_reason
+    return told.run_id, told.answered, told.completed, told.failed, told.control, told.control_reason, told.in_doubt
 
 
 def _digest(working: Sequence[RunInfo]) -> str:
@@ -246,4 +246,5 @@ def _progress_line(working: Sequence[RunInfo]) -> str:
         return "No run is in flight."
     told = [progress_metadata(info) for info in working]
     answered, rows = sum(one.answered or 0 for one in told), sum(one.rows or 0 for one in told)
-    return f"{len(working)} runs in flight: {answered} of {rows} rows answered."
+    doubts = in_doubt_message(sum(one.in_doubt or 0 for one in told))
+    return f"{len(working)} runs in flight: {answered} of {rows} rows answered.{doubts}"

@@ -21,6 +21,7 @@ from batchor_dagster.component.fields import (
     InputRows,
     PartitionsModel,
     PollingSensor,
+    Server,
     SubmissionSensor,
     as_it_stands,
     resolve_backfill_policy,
@@ -43,6 +44,7 @@ from batchor_dagster.component.store import (
     resources_of,
     submission_sensor,
 )
+from batchor_dagster.forms import ValueForm
 from batchor_dagster.inline_models import OutputFields, inline_model
 from batchor_dagster.resources import RESOURCE
 from batchor_dagster.translator import BatchorAssetData, DagsterBatchorTranslator
@@ -161,6 +163,10 @@ class BatchorComponent(dg.Component, dg.Model, dg.Resolvable):
         bool, told("Whether terminating the run of <name>_batch cancels what it has sent")
     ] = False
     failures_asset: Annotated[bool, told("Whether <name>_failures holds the rows that failed for good")] = False
+    io_manager_key: Annotated[
+        str | None, told("IO manager that stores the rows once more; without one they are read from the runs' store")
+    ] = None
+    io_manager_value: Annotated[ValueForm, told("As what such an IO manager is given the rows")] = "pandas"
     polling_sensor: Annotated[
         PollingSensor | None,
         dg.Resolver(
@@ -181,6 +187,7 @@ class BatchorComponent(dg.Component, dg.Model, dg.Resolvable):
     connection: Annotated[
         Connection | None, told("Store and account; without it the project has a BatchorResource under resource_key")
     ] = None
+    server: Annotated[Server | None, told("Another server or account than the connection's, for these rows")] = None
     resource_key: str = RESOURCE
     translation: Annotated[
         TranslationFn | None,
@@ -242,12 +249,18 @@ class BatchorComponent(dg.Component, dg.Model, dg.Resolvable):
         return PromptTemplate(self.prompt, self.system_prompt)
 
     def provider_config(self) -> OpenAIProviderConfig:
+        server = self.server or Server()
         return OpenAIProviderConfig(
             model=self.llm_model,
             endpoint=self.endpoint,
             reasoning_effort=self.reasoning_effort,
             request_options=self.request_options or {},
             enqueue_limits=OpenAIEnqueueLimitConfig(self.enqueued_token_limit),
+            base_url=server.base_url,
+            api_key_env=server.api_key_env_var,
+            header_env=server.header_env_vars or {},
+            line_url=server.line_url,
+            batch_endpoint=server.batch_endpoint,
         )
 
     def retry_policy(self) -> RetryPolicy:
@@ -272,7 +285,8 @@ class BatchorComponent(dg.Component, dg.Model, dg.Resolvable):
             cancel_on_termination=self.cancel_on_termination,
             failures_asset=self.failures_asset,
             translator=_Translator(self),
-            io_manager_key=io_manager_key(self.resource_key),
+            io_manager_key=self.io_manager_key or io_manager_key(self.resource_key),
+            io_manager_value=self.io_manager_value,
             resource_key=self.resource_key,
         )
 

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 
 from batchor_dagster.checks import BatchorChecks
 from batchor_dagster.inline_models import OutputFields, check_field_names
-from batchor_engine import PromptTemplate
+from batchor_dagster.submission_sensor import OnUpstreamUpdate
+from batchor_engine import OpenAIConnection, PromptTemplate
 
 PARTITION = "{partition}"
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}")
@@ -140,6 +141,9 @@ class SubmissionSensor(dg.Model, dg.Resolvable):
     max_runs_in_flight: Annotated[int, told("Runs of this store's assets that may be at the provider at once")] = 20
     minimum_interval_seconds: int = 60
     running: Annotated[bool, told("Whether it runs without being switched on in the UI")] = False
+    on_upstream_update: Annotated[
+        OnUpstreamUpdate, told("resubmit pays again for a partition whose upstream has changed since")
+    ] = "ignore"
 
     @model_validator(mode="after")
     def _are_numbers_that_can_be(self) -> "SubmissionSensor":
@@ -172,6 +176,28 @@ def resolve_backfill_policy(_context: dg.ResolutionContext, given: Any) -> dg.Ba
     return dg.BackfillPolicy.multi_run(max_partitions_per_run=given.max_partitions_per_run)
 
 
+_HEADERS = "HTTP headers, each by the variable with its value, such as api-key: AZURE_OPENAI_API_KEY"
+
+
+class Server(dg.Model, dg.Resolvable):
+    """A server or account for one component, where it is not the connection's; secrets by their variables."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    base_url: Annotated[str | None, told("Address of an API that speaks OpenAI's")] = None
+    api_key_env_var: Annotated[str | None, told("Variable with its key")] = None
+    header_env_vars: Annotated[dict[str, str] | None, told(_HEADERS)] = None
+    line_url: Annotated[str | None, told("The url in every request line, where the server spells it otherwise")] = None
+    batch_endpoint: Annotated[str | None, told("The endpoint of a batch, where the server spells it otherwise")] = None
+
+    @model_validator(mode="after")
+    def _names_variables(self) -> "Server":
+        OpenAIConnection(
+            base_url=self.base_url, api_key_env=self.api_key_env_var, header_env=self.header_env_vars or {}
+        )
+        return self
+
+
 class Connection(dg.Model, dg.Resolvable):
     """The store of the runs and the account that they are sent with; secrets by the names of environment variables."""
 
@@ -189,6 +215,7 @@ class Connection(dg.Model, dg.Resolvable):
     project: str | None = None
     request_timeout_sec: int | None = None
     quota_scope: Annotated[str, told("Name of the account that shares an enqueued-token limit")] = ""
+    header_env_vars: Annotated[dict[str, str] | None, told(_HEADERS)] = None
 
     @field_validator("store_url_env_var", "api_key_env_var")
     @classmethod
@@ -199,6 +226,7 @@ class Connection(dg.Model, dg.Resolvable):
 
     @model_validator(mode="after")
     def _names_one_store(self) -> "Connection":
+        OpenAIConnection(base_url=self.base_url, header_env=self.header_env_vars or {})
         if (self.store_url is None) == (self.store_url_env_var is None):
             raise ValueError("connection needs one of store_url and store_url_env_var")
         if self.store_url and re.search(r"://[^/@]*:[^/@]*@", self.store_url):

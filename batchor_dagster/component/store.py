@@ -47,19 +47,31 @@ def polling_sensor(peers: Sequence[Peer]) -> list[dg.SensorDefinition]:
 
 
 def submission_sensor(peers: Sequence[Peer]) -> list[dg.SensorDefinition]:
-    """The sensor of all that want one, with the first of them: no more in flight than the most careful allows."""
+    """The sensor of all that want one, with the first of them: it spends no more than the most careful allows."""
     wanting = [one for one in peers if one.submission_sensor]
     if not _is_first(wanting):
         return []
-    settings = [one.submission_sensor for one in wanting if one.submission_sensor]
+    rules = most_careful([one.submission_sensor for one in wanting if one.submission_sensor])
     made = build_batchor_submission_sensor(
         assets=[one.assets() for one in wanting],
-        max_runs_in_flight=min(one.max_runs_in_flight for one in settings),
-        minimum_interval_seconds=min(one.minimum_interval_seconds for one in settings),
-        default_sensor_status=_status(all(one.running for one in settings)),
+        max_runs_in_flight=rules.max_runs_in_flight,
+        minimum_interval_seconds=rules.minimum_interval_seconds,
+        default_sensor_status=_status(rules.running),
+        on_upstream_update=rules.on_upstream_update,
         resource_key=wanting[0].resource_key,
     )
     return [made]
+
+
+def most_careful(settings: Sequence[SubmissionSensor]) -> SubmissionSensor:
+    """What several components say together: running, and paying again, only where all of them want it."""
+    pays_again = all(one.on_upstream_update == "resubmit" for one in settings)
+    return SubmissionSensor(
+        max_runs_in_flight=min(one.max_runs_in_flight for one in settings),
+        minimum_interval_seconds=min(one.minimum_interval_seconds for one in settings),
+        running=all(one.running for one in settings),
+        on_upstream_update="resubmit" if pays_again else "ignore",
+    )
 
 
 def control_jobs(peers: Sequence[Peer]) -> list[dg.JobDefinition]:
@@ -109,6 +121,7 @@ def _resource(connection: str, project: Path) -> BatchorResource:
         project=given.project,
         request_timeout_sec=given.request_timeout_sec,
         quota_scope=given.quota_scope,
+        header_env=given.header_env_vars or {},
     )
 
 

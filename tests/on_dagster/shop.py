@@ -10,7 +10,13 @@ from typing import Any
 
 import dagster as dg
 
-from batchor_dagster import BatchorChecks, BatchorResource, batchor_assets, build_batchor_definitions
+from batchor_dagster import (
+    BatchorChecks,
+    BatchorMetadataSet,
+    BatchorResource,
+    batchor_assets,
+    build_batchor_definitions,
+)
 from batchor_engine import (
     BatchJob,
     BatchRunner,
@@ -144,3 +150,40 @@ def failure_of(result: dg.ExecuteInProcessResult) -> str:
 
 def materialized(result: dg.ExecuteInProcessResult, name: str) -> list[dg.AssetMaterialization]:
     return result.asset_materializations_for_node(name)
+
+
+def control(shop: Shop, defs: dg.Definitions, name: str, **config: Any) -> dg.ExecuteInProcessResult:
+    """Launch a control job as from its launchpad: with what it opens with, and these fields filled in."""
+    job = defs.resolve_job_def(f"batchor_{name}")
+    opened = job.run_config or {}
+    assert set(opened) == {"ops"}
+    filled = {**opened["ops"][name]["config"], **config}
+    return job.execute_in_process(
+        run_config={"ops": {name: {"config": filled}}}, instance=shop.instance, raise_on_error=False
+    )
+
+
+def said(shop: Shop, result: dg.ExecuteInProcessResult) -> str:
+    """The sentence of a job, as the observation of the asset has it."""
+    assert result.success, failure_of(result)
+    (observed,) = [
+        event.asset_observation_data.asset_observation for event in result.all_events if event.is_asset_observation
+    ]
+    told = BatchorMetadataSet.extract(observed.metadata)
+    assert told.action == observed.description
+    return str(told.action)
+
+
+def info_of(shop: Shop, day: str) -> RunInfo:
+    return next(info for info in shop.infos() if info.labels["partition"] == day)
+
+
+def serve(shop: Shop, defs: dg.Definitions, rounds: int = 4) -> list[dg.ExecuteInProcessResult]:
+    """Tick and obey until the sensor asks for nothing."""
+    done: list[dg.ExecuteInProcessResult] = []
+    for _ in range(rounds):
+        asked = shop.tick(defs).run_requests or []
+        if not asked:
+            return done
+        done += [shop.obey(defs, request) for request in asked]
+    raise AssertionError("the sensor does not come to rest")

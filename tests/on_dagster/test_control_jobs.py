@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
 
 from batchor_dagster import BatchorMetadataSet, BatchorResource, batchor_assets, build_batchor_jobs
 from batchor_dagster.orders import ORDERS
-from batchor_engine import BatchJob, ChunkPolicy, RunControlState, RunInfo
+from batchor_engine import BatchJob, ChunkPolicy, RunControlState
 from batchor_engine.sandbox import Fault
 from example_project.models import TicketTriage
 from tests.on_dagster.shop import (
@@ -20,10 +19,14 @@ from tests.on_dagster.shop import (
     FOUR_ROWS,
     NEXT_DAY,
     Shop,
+    control,
     days,
     failure_of,
+    info_of,
     job_for,
     materialized,
+    said,
+    serve,
     tickets_asset,
     triage_assets,
 )
@@ -31,48 +34,11 @@ from tests.on_dagster.shop import (
 NAMES = ["cancel", "collect", "delete", "export", "pause", "prune", "refresh", "resolve", "resume", "retry_failed"]
 
 
-def control(shop: Shop, defs: dg.Definitions, name: str, **config: Any) -> dg.ExecuteInProcessResult:
-    """Launch a control job as from its launchpad: with what it opens with, and these fields filled in."""
-    job = defs.resolve_job_def(f"batchor_{name}")
-    opened = job.run_config or {}
-    assert set(opened) == {"ops"}
-    filled = {**opened["ops"][name]["config"], **config}
-    return job.execute_in_process(
-        run_config={"ops": {name: {"config": filled}}}, instance=shop.instance, raise_on_error=False
-    )
-
-
-def said(shop: Shop, result: dg.ExecuteInProcessResult) -> str:
-    """The sentence of a job, as the observation of the asset has it."""
-    assert result.success, failure_of(result)
-    (observed,) = [
-        event.asset_observation_data.asset_observation for event in result.all_events if event.is_asset_observation
-    ]
-    told = BatchorMetadataSet.extract(observed.metadata)
-    assert told.action == observed.description
-    return str(told.action)
-
-
 def two_days(shop: Shop, *days_wanted: str) -> dg.Definitions:
     defs = shop.definitions([tickets_asset(FOUR_ROWS, days), triage_assets(partitions_def=days)])
     for day in days_wanted:
         assert shop.materialize(defs, "tickets", "triage_batch", partition_key=day).success
     return defs
-
-
-def info_of(shop: Shop, day: str) -> RunInfo:
-    return next(info for info in shop.infos() if info.labels["partition"] == day)
-
-
-def serve(shop: Shop, defs: dg.Definitions, rounds: int = 4) -> list[dg.ExecuteInProcessResult]:
-    """Tick and obey until the sensor asks for nothing."""
-    done: list[dg.ExecuteInProcessResult] = []
-    for _ in range(rounds):
-        asked = shop.tick(defs).run_requests or []
-        if not asked:
-            return done
-        done += [shop.obey(defs, request) for request in asked]
-    raise AssertionError("the sensor does not come to rest")
 
 
 def test_all_jobs_come_with_the_definitions(shop: Shop) -> None:
