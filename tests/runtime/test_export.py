@@ -399,7 +399,7 @@ def test_exporting_holds_few_rows_at_a_time(world: World, tmp_path: Path) -> Non
 
 
 def append(runner: BatchRunner, path: Path, after: int = 0, **options: Any) -> tuple[int, int]:
-    given: dict[str, Any] = {"append": True, "limit": None, "structured": False, **options}
+    given: dict[str, Any] = {"append": True, "limit": None, **options}
     done = export_terminal(runner.host, record(runner, "r"), path, after_sequence=after, **given)
     assert done.destination_path == str(path)
     return done.exported_count, done.next_after_sequence
