@@ -10,7 +10,7 @@ import dagster as dg
 
 from batchor_dagster.facts import Facts
 from batchor_dagster.failures import INVALID, REFUSED, TRUNCATED, unanswered
-from batchor_engine import usd
+from batchor_engine import counted, usd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ class _Rule:
     def shown(self, value: float) -> str:
         if self.is_rate:
             return f"{value:.1%} of the rows"
-        return usd(Decimal(str(value))) if self.name.endswith("_usd") else f"{value:,.0f} rows"
+        return usd(Decimal(str(value))) if self.name.endswith("_usd") else counted(round(value), "row")
 
 
 def _cost(facts: Facts) -> float | None:

@@ -9,7 +9,14 @@ from typing import Any
 import dagster as dg
 from pydantic import BaseModel
 
-from batchor_engine import EmbeddingItemResult, StructuredItemResult, TextItemResult, column_descriptions
+from batchor_engine import (
+    ColumnDescription,
+    EmbeddingItemResult,
+    StructuredItemResult,
+    TextItemResult,
+    column_descriptions,
+    counted,
+)
 
 # What the rows of a run are read as: a model, a vector each, or (None) text.
 Form = type[BaseModel] | type[EmbeddingItemResult] | None
@@ -30,13 +37,20 @@ _FAILURE_COLUMNS = (
 
 
 def column_schema(form: Form) -> dg.TableSchema:
-    """The columns of a result table as the engine describes them."""
-    return dg.TableSchema(
-        [
-            dg.TableColumn(one.name, one.type, one.description, dg.TableColumnConstraints(nullable=one.nullable))
-            for one in column_descriptions(form)
-        ]
-    )
+    """The columns of a result table; those of the answer are null in failed rows, whatever the model says."""
+    # What a table of texts and one of vectors have in common is about the row; the rest is the answer.
+    about_row = {one.name for one in column_descriptions(None)} & {
+        one.name for one in column_descriptions(EmbeddingItemResult)
+    }
+    return dg.TableSchema([_column(one, of_answer=one.name not in about_row) for one in column_descriptions(form)])
+
+
+def _column(one: ColumnDescription, *, of_answer: bool) -> dg.TableColumn:
+    says = [one.description] if one.description else []
+    if of_answer and not one.nullable:
+        says.append("(null only in failed rows)")
+    constraints = dg.TableColumnConstraints(nullable=one.nullable or of_answer)
+    return dg.TableColumn(one.name, one.type, " ".join(says) or None, constraints)
 
 
 def failure_schema() -> dg.TableSchema:
@@ -89,7 +103,7 @@ def _row(result: BatchResultItem) -> dict[str, str | int]:
     if isinstance(output, BaseModel):
         return {**row, **{name: cell(value) for name, value in output.model_dump(mode="json").items()}}
     if isinstance(result, EmbeddingItemResult):
-        return {**row, "embedding": f"{len(result.embedding or ())} numbers"}
+        return {**row, "embedding": counted(len(result.embedding or ()), "number")}
     return {**row, "output_text": cell(result.output_text)}
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import dagster as dg
 
 from batchor_dagster.outcome import Ended, Target, outcome
+from batchor_engine import counted
 
 DATA_VERSION_TAG = "dagster/data_version"
 MAX_TOLD = 10
@@ -112,18 +113,18 @@ def _merged(key: dg.AssetKey, good: Sequence[_Delivered]) -> list[dg.AssetCheckR
 def _merge(key: dg.AssetKey, name: str, results: Sequence[dg.AssetCheckResult]) -> dg.AssetCheckResult:
     failed = [one for one in results if not one.passed]
     told = [one.description or "" for one in failed[:MAX_TOLD]]
-    more = [f"and {len(failed) - MAX_TOLD} partitions more"] if len(failed) > MAX_TOLD else []
+    more = [f"and {counted(len(failed) - MAX_TOLD, 'more partition')}"] if len(failed) > MAX_TOLD else []
     return dg.AssetCheckResult(
         check_name=name,
         asset_key=key,
         passed=not failed,
         severity=(failed or results)[0].severity,
-        description="; ".join([*told, *more]) if failed else f"passed for all {len(results)} partitions",
+        description="; ".join([*told, *more]) if failed else f"passed for {counted(len(results), 'partition')}",
         metadata={"partitions": len(results), "failed_partitions": len(failed)},
     )
 
 
 def _one_failure(lost: Sequence[dg.Failure]) -> dg.Failure:
     told = [str(one.description) for one in lost[:MAX_TOLD]]
-    more = [f"and {len(lost) - MAX_TOLD} partitions more"] if len(lost) > MAX_TOLD else []
+    more = [f"and {counted(len(lost) - MAX_TOLD, 'more partition')}"] if len(lost) > MAX_TOLD else []
     return dg.Failure("; ".join([*told, *more]), allow_retries=False)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import dagster as dg
 from pydantic import BaseModel
 
-from batchor_engine import EmbeddingItemResult, ItemStatus, Run, StructuredItemResult, TextItemResult
+from batchor_engine import EmbeddingItemResult, ItemStatus, Run, StructuredItemResult, TextItemResult, counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +37,7 @@ class BatchorResults:
         self._run = run
 
     def __repr__(self) -> str:
-        return f"BatchorResults({self.run_id!r}, {len(self)} rows)"
+        return f"BatchorResults({self.run_id!r}, {counted(len(self), 'row')})"
 
     def __len__(self) -> int:
         """Rows, failed ones too."""

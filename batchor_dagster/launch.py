@@ -36,7 +36,16 @@ from batchor_dagster.engine_runs import (
 from batchor_dagster.metadata import BatchorMetadataSet
 from batchor_dagster.partitions import partitions_of_step
 from batchor_dagster.reports import submission_metadata
-from batchor_engine import BatchJob, BatchRunner, RunInfo, RunMismatchError, UnknownRunError, grouped_job
+from batchor_engine import (
+    BatchJob,
+    BatchRunner,
+    RunInfo,
+    RunMismatchError,
+    RunSummary,
+    UnknownRunError,
+    counted,
+    grouped_job,
+)
 
 Jobs = list[BatchJob[Any, Any]]
 
@@ -79,7 +88,9 @@ def submit(
             "as a re-execution, for a new generation",
             allow_retries=False,
         )
-    context.log.info(f"{info.run_id}: {info.summary.total_items} rows in {len(info.batches)} batches")
+    context.log.info(
+        f"{info.run_id}: {counted(info.summary.total_items, 'row')} in {counted(len(info.batches), 'batch')}"
+    )
     said = submission_metadata(runner.get_run(info.run_id), info, results=results_key)
     return dg.MaterializeResult(metadata={**said, **_particulars(context, runner, launch, info)})
 
@@ -129,8 +140,8 @@ def _stored(
         return None
     if [slot.partition for slot in slots_of(found)] != _partitions(where):
         raise dg.Failure(
-            f"{found.run_id} was started for {len(slots_of(found))} partitions, and now there are others between its "
-            "ends: materialize in a new run for a new generation",
+            f"{found.run_id} was started for {counted(len(slots_of(found)), 'partition')}, and now there are others "
+            "between its ends: materialize in a new run for a new generation",
             allow_retries=False,
         )
     return found
@@ -169,8 +180,13 @@ def _terminated(context: dg.AssetExecutionContext, runner: BatchRunner, run_id: 
             context.log.info(f"Terminated before {run_id} was stored: nothing was sent.")
             raise
         goes_on = "cancelled, answers that are paid for are still collected" if cancel else "goes on with what is sent"
-        context.log.info(f"Terminated: {run_id} is {goes_on}; {summary.active_batches} batches are at the provider.")
+        context.log.info(f"Terminated: {run_id} is {goes_on}; {_at_provider(summary)}.")
         raise
+
+
+def _at_provider(summary: RunSummary) -> str:
+    count = summary.active_batches
+    return f"{counted(count, 'batch')} {'is' if count == 1 else 'are'} at the provider"
 
 
 def _particulars(

@@ -139,13 +139,12 @@ class BatchorMetadataSet:
     revision: Annotated[int | None, Says("Grows with every change of the run.", *_ALL)] = None
     failure_classes: Annotated[
         dg.TableMetadataValue | None,
-        Says("Failed rows by class: share, what the class means, and one message as an example.", RESULTS),
+        Says("Failed rows by class: share, what the class means, and one message as an example.", RESULTS, FAILURES),
     ] = None
     failed_rows: Annotated[
         dg.TableMetadataValue | None, Says("The first failed rows, each with its reason.", RESULTS, FAILURES)
     ] = None
     preview: Annotated[dg.TableMetadataValue | None, Says("The first rows.", RESULTS)] = None
-    failures: Annotated[dg.JsonMetadataValue | None, Says("Failed rows by error class.", RESULTS, FAILURES)] = None
 
     def keys(self) -> Iterable[str]:
         """The namespaced keys of the fields that are set."""

@@ -13,7 +13,7 @@ import dagster as dg
 from pydantic import Field
 
 from batchor_dagster.engine_runs import doubts, is_cancelled
-from batchor_engine import BatchRunner, Run, RunControlState, RunInfo
+from batchor_engine import BatchRunner, Run, RunControlState, RunInfo, counted
 
 
 class RunChoice(dg.Config):
@@ -98,10 +98,11 @@ def _cancel(runner: BatchRunner, run: Run, choice: CancelChoice) -> str:
         return f"Run {run.run_id} {again} and over; the sensor turns the partition red."
     if "advance" in runner.info(run.run_id).due:
         return f"Run {run.run_id} {again}, but the provider could not be asked yet: the sensor's next run asks."
-    do = "may finish at" if choice.drain else "were asked to stop at"
+    count = summary.active_batches
+    do = "may finish at" if choice.drain else f"{'was' if count == 1 else 'were'} asked to stop at"
     return (
-        f"Run {run.run_id} {again}: {summary.active_batches} batches {do} the provider. When they have ended, what was "
-        "answered is fetched and the partition turns red."
+        f"Run {run.run_id} {again}: {counted(count, 'batch')} {do} the provider. After that, what was answered is "
+        "fetched and the partition turns red."
     )
 
 
@@ -110,9 +111,10 @@ def _pause(runner: BatchRunner, run: Run, choice: RunChoice) -> str:  # noqa: AR
     if run.control_state is RunControlState.PAUSED:
         return f"Run {run.run_id} was paused already ({run.control_reason})."
     summary = run.pause()
+    there, stay = counted(summary.active_batches, "batch"), "stays" if summary.active_batches == 1 else "stay"
     return (
-        f"Run {run.run_id} is paused: nothing is submitted or polled until batchor_resume. {summary.active_batches} "
-        "batches stay at the provider."
+        f"Run {run.run_id} is paused: nothing is submitted or polled until batchor_resume. {there} {stay} at the "
+        "provider."
     )
 
 
@@ -130,7 +132,8 @@ def _retry_failed(runner: BatchRunner, run: Run, choice: RunChoice) -> str:  # n
     if not failed:
         return f"Run {run.run_id} has no failed rows: there is nothing to retry."
     again = failed - run.retry_failed().failed_items
-    return f"{again} failed rows of run {run.run_id} have new attempts; the sensor submits and delivers them."
+    have = "has" if again == 1 else "have"
+    return f"{counted(again, 'failed row')} of run {run.run_id} {have} a new attempt; the sensor submits and delivers."
 
 
 def _refresh(runner: BatchRunner, run: Run, choice: RunChoice) -> str:  # noqa: ARG001 - every order has this shape
@@ -154,7 +157,9 @@ def _export(runner: BatchRunner, run: Run, choice: ExportChoice) -> str:
 
 def _prune(runner: BatchRunner, run: Run, choice: PruneChoice) -> str:
     done = runner.prune_artifacts(run.run_id, include_raw_output_artifacts=choice.include_raw_output_artifacts)
-    return f"{len(done.removed_artifact_paths)} files of run {run.run_id} are deleted; its results stay readable."
+    count = len(done.removed_artifact_paths)
+    are = "is" if count == 1 else "are"
+    return f"{counted(count, 'file')} of run {run.run_id} {are} deleted; its results stay readable."
 
 
 def _resolve(runner: BatchRunner, run: Run, choice: ResolveChoice) -> str:  # noqa: ARG001 - every order has this shape
@@ -173,7 +178,7 @@ def _resolve(runner: BatchRunner, run: Run, choice: ResolveChoice) -> str:  # no
 def _delete(runner: BatchRunner, run: Run, choice: DeleteChoice) -> str:
     done = runner.delete_run(run.run_id, force=choice.force, remote=choice.remote)
     left = f" These batches may still run at the provider: {', '.join(done.left_batches)}." if done.left_batches else ""
-    return f"Run {run.run_id} is deleted with {done.removed_files} files; its answers are gone.{left}"
+    return f"Run {run.run_id} is deleted with {counted(done.removed_files, 'file')}; its answers are gone.{left}"
 
 
 def _refuse_ended(run: Run, what: str) -> None:
@@ -183,8 +188,8 @@ def _refuse_ended(run: Run, what: str) -> None:
 
 def _counts(run: Run, summary: Any) -> str:
     open_rows = summary.total_items - summary.completed_items - summary.failed_items
-    over = "it is over, and the sensor delivers it" if run.is_finished else f"{open_rows} rows are open"
-    return f"{summary.completed_items} rows answered, {summary.failed_items} failed; {over}."
+    over = "it is over, and the sensor delivers it" if run.is_finished else f"{counted(open_rows, 'row')} open"
+    return f"{counted(summary.completed_items, 'row')} answered, {summary.failed_items} failed; {over}."
 
 
 ORDERS = (

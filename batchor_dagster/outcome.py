@@ -119,7 +119,7 @@ def outcome_metadata(
         **said,
         **usage_metadata(ended.run, facts, earlier),
         **row_counts(facts.rows, ended.partition),
-        URI_KEY: ended.run.artifact_root,
+        URI_KEY: f"{ended.run.artifact_root.rstrip('/')}/{ended.info.run_id}",
     }
 
 
@@ -131,8 +131,12 @@ def _latest(context: dg.AssetExecutionContext, key: dg.AssetKey, partition: str)
 def _why_lost(info: RunInfo, facts: Facts) -> str:
     why = reasons(facts.failures) or "no row was open"
     if not is_cancelled(info):
-        return f"All {facts.failed} rows of {info.run_id} failed: {why}"
+        return f"{_all_rows(facts)} of {info.run_id} failed: {why}"
     return (
         f"{info.run_id} was cancelled ({why}): {facts.completed} of {facts.rows} rows have an answer. The answers are "
         "kept, and job batchor_export writes them to a folder; materialize the _batch asset to ask for all rows again."
     )
+
+
+def _all_rows(facts: Facts) -> str:
+    return "The only row" if facts.failed == 1 else f"All {facts.failed} rows"

@@ -17,7 +17,7 @@ from batchor_dagster.metadata import (
     usage_keys,
 )
 from batchor_dagster.plots import outcome_plot, progress_plot
-from batchor_engine import BatchInfo, Cost, Run, RunInfo
+from batchor_engine import BatchInfo, Cost, Run, RunInfo, counted
 
 MAX_BATCHES_SHOWN = 50
 _OPENAI_SERVER = "api.openai.com"
@@ -77,7 +77,6 @@ def result_metadata(run: Run, info: RunInfo, facts: Facts) -> BatchorMetadataSet
         completed=facts.completed,
         failed=facts.failed,
         outcomes=outcome_plot(facts.completed, by_class(facts.failures)),
-        failures=dg.JsonMetadataValue(dict(facts.failures)),
         attempts=facts.attempts,
         input_tokens=usage.input_tokens,
         cached_tokens=usage.cached_tokens,
@@ -101,7 +100,6 @@ def failure_metadata(run: Run, facts: Facts) -> BatchorMetadataSet:
     return BatchorMetadataSet(
         run_id=run.run_id,
         rows=facts.failed,
-        failures=dg.JsonMetadataValue(dict(facts.failures)),
         failure_classes=class_table(facts.failures, failed),
         failed_rows=row_table(failed),
     )
@@ -143,9 +141,9 @@ def pending_message(info: RunInfo, key: dg.AssetKey, sensor: str) -> str:
     seen = progress_metadata(info)
     paused = f", paused ({info.summary.control_reason})" if info.summary.control_reason else ""
     return (
-        f"{info.run_id} is not finished: {seen.answered} of {seen.rows} rows answered in {len(info.batches)} "
-        f"batches{paused}. Sensor {sensor!r} materializes {asset_label(key)} when the provider is done."
-        f"{in_doubt_message(doubts(info))}"
+        f"{info.run_id} is not finished: {seen.answered} of {seen.rows} rows answered in "
+        f"{counted(len(info.batches), 'batch')}{paused}. Sensor {sensor!r} materializes {asset_label(key)} when the "
+        f"provider is done.{in_doubt_message(doubts(info))}"
     )
 
 

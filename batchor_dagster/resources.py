@@ -9,16 +9,9 @@ RESOURCE = "batchor"
 
 
 class BatchorResource(dg.ConfigurableResource):
-    """One store of durable runs and the account that they are sent with.
+    """One store of durable runs and the account that they are sent with."""
 
-    The key is handed to the provider's client and to nothing else: give it as `dg.EnvVar("OPENAI_API_KEY")`, because
-    Dagster keeps a literal string in the snapshot of the code location. `api_key_env` and `header_env` are read where
-    a call is made, so that reading a run needs no variable to be set.
-
-    Example:
-        >>> BatchorResource(store_url="sqlite:///runs.sqlite3", artifacts_url="./artifacts",
-        ...                 api_key=dg.EnvVar("OPENAI_API_KEY"))
-    """
+    # Dagster shows the docstring in the launchpad: what only a writer of code wants to know stands at the fields.
 
     # Whoever pastes a key where its variable's name belongs must not read it again in the error.
     model_config = ConfigDict(hide_input_in_errors=True)
@@ -32,12 +25,15 @@ class BatchorResource(dg.ConfigurableResource):
         default=None, description="Folder or object-store URL of request and result files"
     )
     api_key: str = Field(
-        default="", repr=False, description="Provider key; empty means the provider's environment variable"
+        default="",
+        repr=False,
+        description='Provider key, given as dg.EnvVar("OPENAI_API_KEY"), because Dagster keeps a literal string in the '
+        "snapshot of the code location; empty means the provider's environment variable",
     )
     api_key_env: str | None = Field(
         default=None,
         description="Name of the environment variable with the provider's key, such as AZURE_OPENAI_API_KEY; the name "
-        "is stored, never the value",
+        "is stored, never the value, and it is read where a call is made",
     )
     header_env: dict[str, str] = Field(
         default={},

@@ -36,7 +36,7 @@ from batchor_dagster.partitions import partitions_of_step
 from batchor_dagster.reports import pending_message
 from batchor_dagster.resources import BatchorResource
 from batchor_dagster.submission import one_clear_failure
-from batchor_engine import BatchRunner, Run, RunInfo, UnknownRunError
+from batchor_engine import BatchRunner, Run, RunInfo, UnknownRunError, counted
 
 OnPending = Literal["skip", "wait", "fail"]
 
@@ -149,7 +149,7 @@ def _newest(runner: BatchRunner, slots: Sequence[Slot]) -> dict[Slot, RunInfo]:
 
 
 def _never_submitted(missing: Sequence[str]) -> dg.Failure:
-    more = f" and {len(missing) - 1} partitions more" if len(missing) > 1 else ""
+    more = f" and {counted(len(missing) - 1, 'more partition')}" if len(missing) > 1 else ""
     message = f"Nothing was submitted for {missing[0]}{more}: materialize its _batch asset first."
     return dg.Failure(message, allow_retries=False)
 

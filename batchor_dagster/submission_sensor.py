@@ -20,7 +20,7 @@ from batchor_dagster.ledger import UNFINISHED, is_given_up
 from batchor_dagster.metadata import GENERATION_TAG, REASON_TAG, RESOURCE_KEY, RESULTS_OF_KEY, SENSOR_TAG
 from batchor_dagster.resources import RESOURCE, BatchorResource
 from batchor_dagster.sensors import tick_seconds
-from batchor_engine import BatchRunner, ItemStatus, RunControlState, RunInfo
+from batchor_engine import BatchRunner, ItemStatus, RunControlState, RunInfo, counted
 
 OnUpstreamUpdate = Literal["ignore", "resubmit"]
 
@@ -131,7 +131,7 @@ class SubmissionTick:
             run_requests=requests,
             skip_reason=None
             if requests
-            else f"Nothing to submit: {len(flying) + len(begun)} runs are in flight"
+            else f"Nothing to submit: {counted(len(flying) + len(begun), 'run')} in flight"
             f" (at most {self.rules.max_runs_in_flight})" + ("." if room else ", so what is due waits."),
         )
 

@@ -16,7 +16,7 @@ from batchor_dagster.ledger import Ledger
 from batchor_dagster.metadata import REASON_TAG, REVISION_TAG, RUN_ID_TAG, SENSOR_TAG, BatchorMetadataSet
 from batchor_dagster.partitions import range_tags
 from batchor_dagster.reports import in_doubt_message, progress_metadata
-from batchor_engine import BatchRunner, RunControlState, RunInfo
+from batchor_engine import BatchRunner, RunControlState, RunInfo, counted
 
 LONGEST_PAUSE_SEC = 3600.0
 # Dagster writes the observations of a tick one by one; the rest is reported by the next ticks.
@@ -247,4 +247,4 @@ def _progress_line(working: Sequence[RunInfo]) -> str:
     told = [progress_metadata(info) for info in working]
     answered, rows = sum(one.answered or 0 for one in told), sum(one.rows or 0 for one in told)
     doubts = in_doubt_message(sum(one.in_doubt or 0 for one in told))
-    return f"{len(working)} runs in flight: {answered} of {rows} rows answered.{doubts}"
+    return f"{counted(len(working), 'run')} in flight: {answered} of {rows} rows answered.{doubts}"

@@ -17,6 +17,7 @@ from batchor_engine.core.costs import Cost, usd
 from batchor_engine.core.prompt_template import PromptTemplate
 from batchor_engine.core.remote_files import RemoteCleanup
 from batchor_engine.core.strict_schema import default_schema_name, model_output_schema
+from batchor_engine.core.text import counted
 from batchor_engine.errors import (
     ApiKeyMissingError,
     BatchorError,
@@ -190,6 +191,7 @@ __all__ = [
     "build_default_provider_registry",
     "build_default_storage_registry",
     "column_descriptions",
+    "counted",
     "default_schema_name",
     "first_items",
     "grouped_job",

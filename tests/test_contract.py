@@ -28,7 +28,7 @@ RunNotFinishedError RunPausedError StructuredOutputSchemaError StructuredOutputE
 model_output_schema UnknownRunError RunIngestionSourceRequiredError RunSubmissionIndeterminateError
 DataFrameItemSource grouped_job first_items EmbeddingItemResult Moderation
 PromptTemplate open_item_files
-BudgetInfo RunInfo BatchInfo Cost usd RunTally RunEstimate
+BudgetInfo RunInfo BatchInfo Cost usd counted RunTally RunEstimate
 """.split()  # noqa: SIM905 - a wall of quotes would hide what is missing
 
 HOMES = {

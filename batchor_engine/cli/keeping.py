@@ -15,6 +15,7 @@ from pydantic_core import to_jsonable_python
 from batchor_engine.cli.options import ArtifactsUrl, DbPath, RunId, StoreUrl
 from batchor_engine.cli.place import Place, make_importable
 from batchor_engine.cli.streams import emit, note
+from batchor_engine.core.text import counted
 from batchor_engine.runtime.doctor import DoctorReport
 
 
@@ -111,6 +112,6 @@ def _tell(report: DoctorReport) -> None:
         cure = "repaired" if one.repaired else f"--repair: {one.repair}" if one.repair else ""
         whose = f"{one.run_id}: " if one.run_id else ""
         note(f"{one.severity.value}: {whose}{one.message}{f' [{cure}]' if cure else ''}")
-    seen = f"{report.runs} run{'' if report.runs == 1 else 's'} examined"
+    seen = f"{counted(report.runs, 'run')} examined"
     asked = "" if report.provider_asked else ", the provider was not asked"
     note(f"{seen}{asked}: {'nothing is wrong' if report.healthy else 'something is wrong'}.")

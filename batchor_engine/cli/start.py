@@ -25,6 +25,7 @@ from batchor_engine.cli.streams import InterruptedRun, emit, emit_summary, note,
 from batchor_engine.cli.watch import Watch
 from batchor_engine.config import OpenAIEnqueueLimitConfig, OpenAIProviderConfig
 from batchor_engine.core.identity import check_run_id, new_run_id
+from batchor_engine.core.text import counted
 from batchor_engine.errors import (
     DuplicateItemError,
     PromptBuildError,
@@ -165,8 +166,8 @@ def _plan(place: Place, job: BatchJob[Any, Any]) -> None:
     with place.runner() as runner:
         plan = runner.plan(job)
     emit(plan.to_payload())
-    files = _many(plan.request_files, "request file")
-    note(f"{_many(plan.rows, 'row')} in {files}, {plan.input_tokens:,} tokens to send.")
+    files = counted(plan.request_files, "request file")
+    note(f"{counted(plan.rows, 'row')} in {files}, {plan.input_tokens:,} tokens to send.")
     note(plan.cost_words)
     for text in (*plan.blockers, *plan.warnings):
         note(text)
@@ -184,10 +185,6 @@ class Again:
     def __str__(self) -> str:
         named = any(word == "--run-id" or word.startswith("--run-id=") for word in self.words)
         return f"`{shlex.join(['batchor', *self.words, *([] if named else ['--run-id', self.run_id])])}`"
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _start(

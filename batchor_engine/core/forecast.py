@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from batchor_engine.core.budget import Allowance
 from batchor_engine.core.packing import Load, PackLimits
+from batchor_engine.core.text import counted
 
 # The provider's limits (OpenAI, November 2026); only warnings hang on them.
 PROVIDER_MAX_REQUESTS = 50_000
@@ -55,7 +56,7 @@ class Files:
 def packing_warnings(files: Files, allowed: Allowance) -> Iterator[str]:
     """What about the number and size of request files will cost time."""
     if files.of_one_row:
-        yield f"{files.of_one_row} request files hold one row only: raise the limit that closes them"
+        yield f"{counted(files.of_one_row, 'request file')} with one row only: raise the limit that closes them"
     if files.closed_by_tokens > 1:
         mean = files.rows_closed_by_tokens // files.closed_by_tokens
         if mean < _SMALL_BATCH_ROWS:

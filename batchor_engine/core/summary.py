@@ -9,6 +9,7 @@ from html import escape
 from types import MappingProxyType
 
 from batchor_engine.core.records import BatchRecord, RunRecord
+from batchor_engine.core.text import counted
 from batchor_engine.models import BatchInfo, JSONObject, RunSummary
 from batchor_engine.states import ItemStatus, RunControlState
 
@@ -42,8 +43,9 @@ def sentence(summary: RunSummary, there: int = 0, failures: Mapping[str, int] = 
         why = ", ".join(f"{count} {name}" for name, count in sorted(failures.items()))
         parts.append(f"{summary.failed_items} failed" + (f" ({why})" if why else ""))
     if summary.active_batches:
-        noun = "batch" if summary.active_batches == 1 else "batches"
-        parts.append(f"{summary.active_batches} {noun} at the provider" + (f" ({there} answered)" if there else ""))
+        parts.append(
+            f"{counted(summary.active_batches, 'batch')} at the provider" + (f" ({there} answered)" if there else "")
+        )
     if summary.backoff_remaining_sec:
         parts.append(f"next submission in {summary.backoff_remaining_sec:.0f} s")
     if summary.control_state is not RunControlState.RUNNING:

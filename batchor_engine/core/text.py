@@ -1,4 +1,4 @@
-"""What text can be stored."""
+"""What text can be stored, and how numbers are told."""
 
 from __future__ import annotations
 
@@ -10,3 +10,9 @@ def is_whole(text: str | None) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: 1 batch, 2 batches, 1,000 rows; for nouns with a regular plural."""
+    plural = noun + ("es" if noun.endswith(("ch", "sh", "s", "x")) else "s")
+    return f"{count:,} {noun if count == 1 else plural}"

@@ -22,6 +22,7 @@ from batchor_engine.core.forecast import Files, limit_warnings, packing_warnings
 from batchor_engine.core.identity import check_batch_metadata
 from batchor_engine.core.packing import Load, PackLimits, too_large
 from batchor_engine.core.strict_schema import model_output_schema
+from batchor_engine.core.text import counted
 from batchor_engine.core.tokens import PROCESS_TOKENIZERS
 from batchor_engine.core.types import BatchRequestLine
 from batchor_engine.errors import PromptBuildError, StructuredOutputSchemaError
@@ -257,16 +258,17 @@ class _Planning:
             yield str(error)
         if self._seen.doubles.count:
             first = self._seen.doubles.kept[0]
-            yield f"{self._seen.doubles.count} rows have an item id that was there before, the first one is {first!r}"
+            rows = counted(self._seen.doubles.count, "row")
+            yield f"{rows} with an item id that was there before, the first one is {first!r}"
         if self._seen.unbuilt.count:
             first = self._seen.unbuilt.kept[0]
-            yield f"{self._seen.unbuilt.count} rows cannot be rendered, the first one is {first.item_id!r}"
+            yield f"{counted(self._seen.unbuilt.count, 'row')} cannot be rendered, the first one is {first.item_id!r}"
 
     def _warnings(self) -> Iterator[str]:
         if not self._seen.rows:
             yield "the source has no rows"
         if self._seen.large.count:
-            yield f"{self._seen.large.count} rows are too large and would fail without being sent"
+            yield f"{counted(self._seen.large.count, 'row')} too large, which would fail without being sent"
         yield from packing_warnings(self._files, self._allowed)
         yield from limit_warnings(self._limits)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
 from batchor_engine.core.records import IngestPosition
-from batchor_engine.core.text import is_whole
+from batchor_engine.core.text import counted, is_whole
 from batchor_engine.errors import RunMismatchError
 from batchor_engine.models import LINEAGE_KEY, BatchItem, JSONValue
 from batchor_engine.ports.sources import BatchItems, CheckpointedItemSource
@@ -76,7 +76,8 @@ def check_same_rows(run_id: str, items: BatchItems[Any], position: IngestPositio
         return
     for _ in _plain(run_id, items, position):
         raise RunMismatchError(
-            f"Run {run_id!r} was started with {position.next_index} rows and now got more: start a new run_id for them."
+            f"Run {run_id!r} was started with {counted(position.next_index, 'row')} and now got more: start a "
+            "new run_id for them."
         )
 
 
@@ -87,8 +88,8 @@ def _plain(run_id: str, items: BatchItems[Any], position: IngestPosition) -> Ite
     rows = iter(items)
     if skip and rows is items:
         raise RunMismatchError(
-            f"Run {run_id!r} has stored {skip} rows, and a generator cannot be continued in the middle: pass a list or "
-            "a source with checkpoints (CsvItemSource, …), or start a new run_id."
+            f"Run {run_id!r} has stored {counted(skip, 'row')}, and a generator cannot be continued in the "
+            "middle: pass a list or a source with checkpoints (CsvItemSource, …), or start a new run_id."
         )
     digest, count = "", 0
     for item in rows:
@@ -105,8 +106,8 @@ def _plain(run_id: str, items: BatchItems[Any], position: IngestPosition) -> Ite
 
 def _other_rows(run_id: str, count: int) -> RunMismatchError:
     return RunMismatchError(
-        f"Run {run_id!r} has stored {count} rows, and the given items do not begin with the same ids and payloads: "
-        "pass the same items to go on, or start a new run_id."
+        f"Run {run_id!r} has stored {counted(count, 'row')}, and the given items do not begin with the same "
+        "ids and payloads: pass the same items to go on, or start a new run_id."
     )
 
 

@@ -15,6 +15,7 @@ from batchor_engine.artifacts import keys
 from batchor_engine.core.records import BatchRecord, Lease, RunRecord
 from batchor_engine.core.remote_files import RemoteCleanup, disposable
 from batchor_engine.core.summary import summarize
+from batchor_engine.core.text import counted
 from batchor_engine.errors import ApiKeyMissingError, BatchorError, ProviderError, RunBusyError
 from batchor_engine.models import RunSummary
 from batchor_engine.runtime.advance import read_run
@@ -42,9 +43,9 @@ class RunHasLiveBatchesError(BatchorError, RuntimeError):
 
     def __init__(self, run_id: str, live_batches: int) -> None:
         super().__init__(
-            f"Run {run_id!r} has {live_batches} batches whose answers are paid or will be, so it was not deleted: "
-            "cancel the run and wait for its end, then delete it. Or delete it with force: its batches are cancelled "
-            "at the provider and their answers are given up.",
+            f"Run {run_id!r} has {counted(live_batches, 'batch')} whose answers are paid or will be, so it was not "
+            "deleted: cancel the run and wait for its end, then delete it. Or delete it with force: its batches are "
+            "cancelled at the provider and their answers are given up.",
             run_id=run_id,
             live_batches=live_batches,
         )

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from batchor_engine.core.records import ItemRow, Lease, RunRecord, SegmentRecord
 from batchor_engine.core.segment import SegmentRow
+from batchor_engine.core.text import counted
 from batchor_engine.ports.artifacts import ArtifactStore
 from batchor_engine.ports.state import StateStore
 from batchor_engine.results.merge import MergeInput, merge_by_index
@@ -89,7 +90,7 @@ def _counters(host: Host, run: RunRecord) -> Iterator[Diagnosis]:
         yield Diagnosis(Finding("counters", message, run.run_id, repair="count again"), cure)
     if found.total() != run.ingest.next_index:
         lost = run.ingest.next_index - found.total()
-        yield Diagnosis(Finding("rows", f"{lost} rows before the checkpoint are missing", run.run_id))
+        yield Diagnosis(Finding("rows", f"{counted(lost, 'row')} missing before the checkpoint", run.run_id))
 
 
 def _under_lease(host: Host, run: RunRecord, act: Callable[[Lease], bool]) -> Callable[[], bool]:
@@ -151,7 +152,7 @@ def _of_one_row(row: ItemRow, results: list[SegmentRow]) -> Iterator[str]:
     if (row.status in ITEM_TERMINAL) != bool(results):
         yield f"item {row.item_id} is {row.status} and has {'a' if results else 'no'} result"
     if len(results) > 1:
-        yield f"item {row.item_id} has {len(results)} results"
+        yield f"item {row.item_id} has {counted(len(results), 'result')}"
     for result in results[:1]:
         if row.status in ITEM_TERMINAL and (result.status, result.item_id) != (row.status.value, row.item_id):
             yield f"item {row.item_id} is {row.status}, its result says {result.item_id} is {result.status}"
@@ -218,7 +219,8 @@ def budget_diagnoses(store: StateStore) -> Iterator[Diagnosis]:
     for name in sorted(names):
         reserved, cure = store.scope(name).reserved, lambda it=name: store.recount_scope(it)
         if stale[name]:
-            message = f"scope {name}: {stale[name]} batches that the provider has ended still reserve tokens"
+            ended = counted(stale[name], "batch")
+            message = f"scope {name}: tokens are still reserved for {ended} that the provider has ended"
             yield Diagnosis(Finding("budget", message, repair="give them back"), cure)
         elif reserved != held_by[name]:
             message = f"scope {name}: {reserved} tokens are reserved, live batches hold {held_by[name]}"
@@ -228,4 +230,4 @@ def budget_diagnoses(store: StateStore) -> Iterator[Diagnosis]:
 def named(keys: list[str]) -> str:
     """How many files, and the first few by name."""
     more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
-    return f"{len(keys)} file{'s' if len(keys) > 1 else ''} ({', '.join(keys[:_NAMED])}{more})"
+    return f"{counted(len(keys), 'file')} ({', '.join(keys[:_NAMED])}{more})"

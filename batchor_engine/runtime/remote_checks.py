@@ -13,6 +13,7 @@ from itertools import groupby
 from batchor_engine.core.identity import INTENT_KEY, input_file_name
 from batchor_engine.core.polling import LAST_WORDS
 from batchor_engine.core.records import BatchRecord
+from batchor_engine.core.text import counted
 from batchor_engine.core.types import BatchRemoteRecord
 from batchor_engine.errors import ProviderError, ProviderErrorKind
 from batchor_engine.ports.providers import BatchProvider
@@ -100,8 +101,8 @@ def _unknown_there(provider: BatchProvider, live: list[BatchRecord], listing: _L
                 raise
             message = (
                 f"the provider does not know batch {batch.provider_batch_id}: check the key's project. If it is gone "
-                f"for good the run cannot end by itself, and its {batch.items} rows may have been paid: export the "
-                "results, then delete the run with force"
+                f"for good the run cannot end by itself, and its {counted(batch.items, 'row')} may have been paid: "
+                "export the results, then delete the run with force"
             )
             yield Diagnosis(Finding("remote_unknown", message, batch.run_id))
 
@@ -162,7 +163,8 @@ def _files(provider: BatchProvider, known: Mapping[str, BatchRecord]) -> Iterato
             lambda: _delete(provider, orphans),
         )
     if foreign:
-        message = f"{foreign} request files there are of another store or of deleted runs; they expire by themselves"
+        theirs = counted(foreign, "request file")
+        message = f"{theirs} there of another store or of deleted runs; such files expire by themselves"
         yield Diagnosis(Finding("remote_file", message, None, Severity.NOTE))
 
 

@@ -65,8 +65,8 @@ def test_result_asset_materializes_when_the_run_has_ended(shop: Shop) -> None:
     assert (told.rows, told.completed, told.failed, told.attempts) == (4, 3, 1, 4)
     assert told.input_tokens
     assert told.output_tokens
-    assert told.failures
-    assert told.failures.value == {"refusal": 1}
+    assert told.failure_classes
+    assert [(row.data["error_class"], row.data["rows"]) for row in told.failure_classes.records] == [("refusal", 1)]
     assert told.preview
     assert [record.data["item_id"] for record in told.preview.records] == ["a", "b", "c", "d"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -66,7 +67,8 @@ def test_the_column_schema_comes_from_the_model() -> None:
     columns = {column.name: column for column in column_schema(TicketTriage).columns}
     assert list(columns)[:5] == ["item_id", "status", "attempt_count", "error_class", "error_message"]
     assert columns["refund_eur"].constraints.nullable
-    assert columns["summary"].description == "One sentence of at most 120 characters"
+    assert columns["summary"].description == "One sentence of at most 120 characters (null only in failed rows)"
+    assert "null only" not in (columns["refund_eur"].description or "")
     assert "output_text" in {column.name for column in column_schema(None).columns}
 
 
@@ -76,6 +78,17 @@ def test_the_column_schema_of_vectors_comes_from_the_endpoint() -> None:
     _, results = build_batchor_assets(name="vectors", parts=parts)
     schema = results.metadata_by_key[results.key]["dagster/column_schema"]
     assert {column.name: column.type for column in schema.columns}["embedding"] == "list<float32>"
+
+
+def test_the_uri_is_the_folder_of_the_run(shop: Shop) -> None:
+    (event,) = materialized(shop.materialize(finished(shop), "triage"), "triage")
+    place = Path(str(event.metadata["dagster/uri"].value))
+    assert place.name == shop.infos()[0].run_id
+    assert (place / "requests").is_dir()
+
+
+def test_the_launchpad_says_in_one_sentence_what_the_resource_is() -> None:
+    assert "\n" not in (BatchorResource.__doc__ or "\n")
 
 
 def test_metadata_is_namespaced_and_reads_back() -> None:

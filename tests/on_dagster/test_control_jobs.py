@@ -131,7 +131,7 @@ def test_the_sensor_does_not_repeat_what_a_job_has_told(shop: Shop) -> None:
 def test_a_cancel_reaches_the_provider_and_turns_the_partition_red_once(shop: Shop) -> None:
     defs = two_days(shop, DAY, NEXT_DAY)
     sentence = said(shop, control(shop, defs, "cancel", partition=DAY))
-    assert "1 batches were asked to stop at the provider" in sentence
+    assert "1 batch was asked to stop at the provider" in sentence
     shop.sandbox.finish()
     results = serve(shop, defs)
     failures = [failure_of(result) for result in results if not result.success]
@@ -152,7 +152,7 @@ def test_a_cancelled_run_with_some_answers_is_red_and_its_answers_are_kept(shop:
     assert shop.materialize(defs, "tickets", "triage_batch").success
     shop.sandbox.finish(str(shop.sandbox.batches()[0]["id"]))
     serve(shop, defs)
-    assert "1 batches were asked to stop" in said(shop, control(shop, defs, "cancel", asset="triage"))
+    assert "1 batch was asked to stop" in said(shop, control(shop, defs, "cancel", asset="triage"))
     shop.sandbox.finish()
     reds = [failure_of(result) for result in serve(shop, defs) if not result.success]
     assert len(reds) == 1
@@ -226,7 +226,7 @@ def test_retrying_a_cancelled_run_is_refused_with_the_way_out(shop: Shop) -> Non
 
 def test_a_refresh_fetches_and_the_sensor_delivers(shop: Shop) -> None:
     defs = two_days(shop, DAY)
-    assert "4 rows are open" in said(shop, control(shop, defs, "refresh"))
+    assert "4 rows open" in said(shop, control(shop, defs, "refresh"))
     shop.sandbox.finish()
     assert "it is over, and the sensor delivers it" in said(shop, control(shop, defs, "refresh"))
     assert len(serve(shop, defs)) == 1

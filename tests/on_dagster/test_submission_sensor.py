@@ -144,9 +144,7 @@ def test_no_more_runs_are_in_flight_than_allowed(shop: Shop) -> None:
     waits = tick(shop, defs)
     assert not waits.run_requests
     assert waits.skip_reason
-    assert waits.skip_reason.skip_message == (
-        "Nothing to submit: 2 runs are in flight (at most 2), so what is due waits."
-    )
+    assert waits.skip_reason.skip_message == ("Nothing to submit: 2 runs in flight (at most 2), so what is due waits.")
 
 
 def budgeted(limit: int) -> list[dg.AssetsDefinition]:

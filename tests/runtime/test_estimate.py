@@ -140,7 +140,7 @@ def test_rows_too_large_are_named_with_the_limit_they_pass(world: World) -> None
     assert "max_file_bytes" in found.too_large[0].reason
     assert found.too_large_count == 2
     assert found.can_start
-    assert any("2 rows are too large" in warning for warning in found.warnings)
+    assert any("2 rows too large" in warning for warning in found.warnings)
 
 
 def test_duplicate_ids_are_found_before_a_run_is_begun(world: World) -> None:
@@ -198,7 +198,7 @@ def test_a_limit_the_provider_taught_this_store_is_planned_with(world: World) ->
 def test_one_row_a_file_is_warned_of(world: World) -> None:
     found = plan(world, world.job(4, chunk_policy=ChunkPolicy(max_requests=1)))
     assert found.request_files == 4
-    assert any("hold one row only" in warning for warning in found.warnings)
+    assert any("with one row only" in warning for warning in found.warnings)
 
 
 def test_limits_above_the_providers_are_warned_of(world: World) -> None:
