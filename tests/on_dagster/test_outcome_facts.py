@@ -13,6 +13,7 @@ import pytest
 
 from batchor_dagster import BatchorChecks, BatchorMetadataSet, BatchorResource
 from batchor_dagster.checks import check_results, check_specs
+from batchor_dagster.columns import cell
 from batchor_dagster.facts import Facts
 from batchor_dagster.failures import INVALID, REFUSED, TRUNCATED, by_class, class_table, meaning, unanswered
 from batchor_dagster.plots import INLINE_CHARS, outcome_plot, progress_plot
@@ -211,3 +212,21 @@ def test_only_new_usage_of_a_run_is_shown(shop: Shop) -> None:
         assert set(usage_metadata(run, facts(), shown).values()) == {20, 300, 100, 200}
         other = BatchorMetadataSet(run_id="another", attempts=100, input_tokens=900, output_tokens=100)
         assert usage_metadata(run, facts(), other)["openai.gpt-5-mini.calls"] == 120
+
+
+def test_a_cell_of_a_table_reads_like_words() -> None:
+    assert cell({"mood": "calm", "confidence": 0.6}) == "mood: calm, confidence: 0.6"
+    assert cell([{"kind": "order"}, {"kind": "room"}]) == "kind: order; kind: room"
+    assert [cell(value) for value in (None, [], True, 7, "ランプ")] == ["", "", "true", "7", "ランプ"]
+    assert len(cell("x" * 500)) == 120
+
+
+def test_an_outcome_begins_with_what_people_look_for_and_ends_with_what_is_large(shop: Shop) -> None:
+    defs = shop.definitions()
+    assert shop.materialize(defs, "tickets", "triage_batch").success
+    shop.sandbox.finish()
+    (shown,) = materialized(shop.materialize(defs, "triage"), "triage")
+    names = [key.removeprefix("batchor/") for key in shown.metadata if key.startswith("batchor/")]
+    assert names[:6] == ["run_id", "status", "outcomes", "rows", "completed", "failed"]
+    assert names[-4:] == ["failure_classes", "failed_rows", "preview", "failures"]
+    assert names.index("submission_run") < names.index("failure_classes")
