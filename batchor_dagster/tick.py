@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from batchor_dagster.engine_runs import ASSET_LABEL, Slot, SlotRange, newest_by_slot, target_of, views
+from batchor_dagster.engine_runs import ASSET_LABEL, Slot, SlotRange, is_cancelled, newest_by_slot, target_of, views
 from batchor_dagster.ledger import Ledger
 from batchor_dagster.metadata import REASON_TAG, REVISION_TAG, RUN_ID_TAG, SENSOR_TAG, BatchorMetadataSet
 from batchor_dagster.partitions import range_tags
@@ -163,6 +163,8 @@ class Tick:
         return dg.RunRequest(
             run_key=f"{info.run_id}:{info.revision}" + (f":{earlier}" if earlier else ""),
             asset_selection=self.ledger.watch.selection(where.asset),
+            # A cancel is for good, and its checks would only be shown as having failed to execute.
+            asset_check_keys=[] if is_cancelled(info) else None,
             partition_key=where.partition or None if isinstance(where, Slot) else None,
             tags={
                 **(range_tags(where) if isinstance(where, SlotRange) else {}),
