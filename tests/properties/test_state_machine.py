@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from ..stores import STORES
+from ..stores import STORES, is_there
 from .cloud import LINE_KINDS, Fate, Trouble
 from .profile import LONG
 from .world import LEASE_SEC, World, bury, make_job
@@ -163,7 +163,9 @@ class Machine(RuleBasedStateMachine):
     def time_passes(self, seconds: float, buried: bool) -> None:
         """Left leases run out, or their owners are found to be dead."""
         if buried:
-            bury(self.world.workers[0].storage)
+            # A server has no schema before the first run is written.
+            if is_there(self.world.store_url):
+                bury(self.world.workers[0].storage)
         else:
             self.world.clock.advance(seconds)
 
@@ -200,3 +202,4 @@ for _kind in STORES[1:]:
     _case = _machine.TestCase
     _case.settings = settings_for(500 if LONG else 6)
     globals()[f"Test{_machine.__name__}"] = _case
+    del _case

@@ -153,7 +153,7 @@ def test_no_two_writes_ever_wait_for_each_other(tmp_path: Path) -> None:
         hand.store.close()
     with closing(open_at(url, clock.now)) as store:
         batches = store.batches()
-        assert len({batch.state for batch in batches}) > 2
+        assert len({batch.state for batch in batches}) > 1
         for name in SCOPES:
             held = [one.tokens for one in batches if one.scope == name and one.reserves]
             assert store.scope(name).reserved == sum(held)
