@@ -228,5 +228,5 @@ def test_an_outcome_begins_with_what_people_look_for_and_ends_with_what_is_large
     (shown,) = materialized(shop.materialize(defs, "triage"), "triage")
     names = [key.removeprefix("batchor/") for key in shown.metadata if key.startswith("batchor/")]
     assert names[:6] == ["run_id", "status", "outcomes", "rows", "completed", "failed"]
-    assert names[-4:] == ["failure_classes", "failed_rows", "preview", "failures"]
+    assert names[-3:] == ["failure_classes", "failed_rows", "preview"]
     assert names.index("submission_run") < names.index("failure_classes")
