@@ -179,8 +179,8 @@ def _terminated(context: dg.AssetExecutionContext, runner: BatchRunner, run_id: 
         except UnknownRunError:
             context.log.info(f"Terminated before {run_id} was stored: nothing was sent.")
             raise
-        goes_on = "cancelled, answers that are paid for are still collected" if cancel else "goes on with what is sent"
-        context.log.info(f"Terminated: {run_id} is {goes_on}; {_at_provider(summary)}.")
+        goes_on = "is cancelled, paid answers are still collected" if cancel else "goes on with what is sent"
+        context.log.info(f"Terminated: {run_id} {goes_on}; {_at_provider(summary)}.")
         raise
 
 
