@@ -6,6 +6,7 @@ Law: a URL names a place and nothing else. One that carries a credential is refu
 from __future__ import annotations
 
 import os
+import re
 import weakref
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -16,6 +17,7 @@ from batchor_engine.ports.artifacts import ArtifactStore
 
 SCHEMES = ("s3", "gs", "az", "memory")
 _KNOWN = "a folder, file://, s3://bucket/path, gs://bucket/path, az://container/path or memory://name"
+_SQUEEZED_URL = re.compile(rf"({'|'.join(SCHEMES)}):/")
 # Objects in memory live as long as somebody has their store; every store of one URL in this process is the same.
 _IN_MEMORY: weakref.WeakValueDictionary[str, ObjectArtifactStore] = weakref.WeakValueDictionary()
 
@@ -28,6 +30,9 @@ def is_object_url(place: str) -> bool:
 def artifact_place(url: str | Path) -> str:
     """The place as it is recorded: an absolute folder, or a URL without a slash at its end; ValueError for others."""
     text = os.fspath(url)
+    if isinstance(url, Path) and _SQUEEZED_URL.match(text):
+        scheme = text.partition(":")[0]
+        raise ValueError(f"this is a Path, which takes a slash out of a URL: give {scheme}://… as a string")
     if not is_object_url(text):
         return str(LocalArtifactStore(_path_of(text)).root)
     parts = _checked(text)

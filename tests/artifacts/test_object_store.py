@@ -183,6 +183,11 @@ def test_a_url_that_is_no_place_is_refused(url: str) -> None:
         open_artifacts(url)
 
 
+def test_a_path_made_of_a_url_is_refused_instead_of_becoming_a_folder() -> None:
+    with pytest.raises(ValueError, match="give s3://… as a string"):
+        open_artifacts(Path("s3://bucket/path"))
+
+
 def test_a_place_is_recorded_in_one_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert artifact_place("s3://bucket/a//b/") == "s3://bucket/a/b"

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from ..servers.s3 import s3_server
 from ..stores import KINDS, POSTGRES_HOME, new_home, stop_postgres
-from .torture import POINTS, Torture, new_sandbox
+from .points import POINTS
+from .torture import Torture, new_sandbox
 
 
 def main() -> int:

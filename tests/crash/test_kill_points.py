@@ -13,20 +13,8 @@ from batchor_engine import BatchRunner
 from batchor_engine.sandbox import Phases, SandboxServer
 from batchor_engine.testing import check_invariants
 
+from .points import POINTS
 from .worker import ROWS
-
-POINTS = [
-    "ingest.part_written",
-    "ingest.part_stored",
-    "submit.claimed",
-    "submit.intended",
-    "submit.uploaded",
-    "submit.create_noted",
-    "submit.created",
-    "collect.downloaded",
-    "collect.segment_written",
-    "collect.settled",
-]
 
 
 def work(

@@ -15,7 +15,7 @@ from batchor_engine.sandbox import Phases, SandboxServer
 from batchor_engine.testing import check_invariants
 
 from ..stores import STORES, new_url
-from .test_kill_points import POINTS
+from .points import POINTS
 from .worker import ROWS
 
 WORKER = Path(__file__).with_name("worker.py")

@@ -25,19 +25,8 @@ from batchor_engine.testing import check_invariants
 
 from ..stores import STORES, new_url
 from .load import runner_for
+from .points import POINTS
 
-POINTS = (
-    "ingest.part_written",
-    "ingest.part_stored",
-    "submit.claimed",
-    "submit.intended",
-    "submit.uploaded",
-    "submit.create_noted",
-    "submit.created",
-    "collect.downloaded",
-    "collect.segment_written",
-    "collect.settled",
-)
 WORKERS = 2
 RUNS_AT_ONCE = 2
 # Lines that the sandbox answers, bills and then loses: they must go again, and only they.

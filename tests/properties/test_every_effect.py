@@ -11,23 +11,11 @@ from contextlib import contextmanager
 
 import pytest
 
+from ..crash.points import POINTS
 from ..stores import STORES
 from .cloud import Cloud, Fate, Trouble
 from .profile import LONG
 from .world import LEASE_SEC, World, bury, make_job
-
-CRASH_POINTS = {
-    "ingest.part_written",
-    "ingest.part_stored",
-    "submit.claimed",
-    "submit.intended",
-    "submit.uploaded",
-    "submit.create_noted",
-    "submit.created",
-    "collect.downloaded",
-    "collect.segment_written",
-    "collect.settled",
-}
 
 
 @contextmanager
@@ -62,7 +50,7 @@ def chosen_effects(kind: str) -> list[int]:
         live(world)
         assert not world.open_runs()
         places = world.workers[0].mortality.places
-    assert set(places) >= CRASH_POINTS
+    assert set(places) >= set(POINTS)
     chosen = [at for at, place in enumerate(places, 1) if LONG or place not in places[: at - 1]]
     return chosen if LONG or kind == STORES[0] else chosen[::3]
 

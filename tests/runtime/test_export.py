@@ -22,17 +22,16 @@ from batchor_engine import (
     PromptParts,
     RunNotFinishedError,
 )
-from batchor_engine.artifacts.local import LocalArtifactStore
 from batchor_engine.core.records import RunRecord
 from batchor_engine.errors import ArtifactMissingError, RunBusyError
 from batchor_engine.models import ArtifactExportResult
-from batchor_engine.ports.artifacts import ArtifactStore
 from batchor_engine.results.segments import read_rows
 from batchor_engine.runtime import readback
 from batchor_engine.runtime.export import encoded, export_artifacts, export_terminal, failures_table, write_parquet
 from batchor_engine.runtime.hold import held
 from batchor_engine.testing import CrashError, CrashPoints
 
+from ..text_only import TextOnly
 from .conftest import World
 
 
@@ -335,28 +334,6 @@ def test_an_export_beside_the_runs_files_is_no_orphan(world: World) -> None:
     result = export(runner, "r", root)
     assert len(lines_of(result.results_path)) == 4
     assert list(runner.host.artifacts(record(runner, "r")).list_keys("r/requests"))
-
-
-class TextOnly(ArtifactStore):
-    """An artifact store with the five abstract methods and nothing else."""
-
-    def __init__(self, root: Path) -> None:
-        self._files = LocalArtifactStore(root)
-
-    def write_text(self, key: str, content: str, *, encoding: str = "utf-8") -> None:
-        self._files.write_text(key, content, encoding=encoding)
-
-    def read_text(self, key: str, *, encoding: str = "utf-8") -> str:
-        return self._files.read_text(key, encoding=encoding)
-
-    def delete(self, key: str) -> bool:
-        return self._files.delete(key)
-
-    def stage_local_copy(self, key: str) -> Any:
-        return self._files.stage_local_copy(key)
-
-    def export_to_directory(self, key: str, destination_root: str | Path) -> Path:
-        return self._files.export_to_directory(key, destination_root)
 
 
 def test_a_store_with_only_the_five_methods_exports_the_same_layout(world: World, tmp_path: Path) -> None:

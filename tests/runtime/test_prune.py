@@ -18,8 +18,9 @@ from batchor_engine.runtime.hold import held
 from batchor_engine.runtime.prune import prune_artifacts
 from batchor_engine.testing import CrashError, CrashPoints
 
+from ..text_only import TextOnly
 from .conftest import World
-from .test_export import TextOnly, export, files_below, finished, lines_of, manifest_of, record
+from .test_export import export, files_below, finished, lines_of, manifest_of, record
 
 
 def prune(runner: BatchRunner, run_id: str = "r", *, raw: bool = False) -> ArtifactPruneResult:
