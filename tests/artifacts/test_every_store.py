@@ -15,11 +15,15 @@ from batchor_engine.artifacts.urls import open_artifacts
 from tests.text_only import TextOnly
 
 BLOCK = os.urandom(1 << 20)
+# Somebody's own bucket, or an emulator; its credentials come from the environment.
+OWN = os.environ.get("BATCHOR_TEST_ARTIFACTS_URL")
 BAD_KEYS = ["", "/a", "a//b", "a/../b", ".", "a/./b", "a\\b", "a\0b", "a/"]
 
 
-@pytest.fixture(params=["local", "memory", "s3", "text"])
+@pytest.fixture(params=["local", "memory", "s3", "text", *([OWN] if OWN else [])])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
+    if request.param == OWN:
+        return open_artifacts(f"{OWN}/{uuid.uuid4().hex}")
     if request.param == "text":
         return TextOnly(tmp_path / "root")
     if request.param == "s3":
