@@ -13,7 +13,7 @@ import pytest
 
 from tests import rings
 
-from .stores import POSTGRES_HOME, STORES, new_home, new_url, stop_postgres
+from .stores import STORES, begin_session, end_session, new_url
 
 if TYPE_CHECKING:
     from .servers.s3 import S3Server
@@ -31,12 +31,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
-        os.environ[POSTGRES_HOME] = str(new_home())
+        begin_session()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
-        stop_postgres()
+        end_session()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -23,6 +23,7 @@ from batchor_engine import StateStore
 from batchor_engine.storage.registry import open_url
 from batchor_engine.storage.schema import metadata
 
+from .servers import session
 from .servers.postgres import PostgresServer
 
 KINDS = ("sqlite", "postgres")
@@ -30,17 +31,30 @@ STORES = tuple(os.environ.get("BATCHOR_TEST_STORES", ",".join(KINDS)).split(",")
 assert set(STORES) <= set(KINDS), f"BATCHOR_TEST_STORES has unknown kinds: {STORES}"
 
 POSTGRES_DSN = "BATCHOR_TEST_POSTGRES_DSN"
-# Where this session's own server is; set by conftest.py before there are several processes.
+# The folder of this session's own servers; set by begin_session() before there are several processes.
 POSTGRES_HOME = "BATCHOR_TEST_POSTGRES_HOME"
-
+_MAIN = "main"
 
 # Data in memory where that is possible: no test asks what the server's own fsync does.
 _FAST = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())
 
 
+def begin_session() -> None:
+    """Make the folder of this session's servers: they end with this process, however it ends."""
+    os.environ[POSTGRES_HOME] = str(session.open_folder(_FAST / f"batchor-postgres-{uuid.uuid4().hex[:12]}"))
+
+
+def end_session() -> None:
+    folder = Path(os.environ[POSTGRES_HOME])
+    PostgresServer(folder / _MAIN).stop()
+    session.close_folder(folder)
+
+
 def new_home() -> Path:
-    """A place for a server, short enough for a socket and open to the user that it runs as."""
-    return _FAST / f"batchor-postgres-{uuid.uuid4().hex[:12]}"
+    """A place for one more server, short enough for a socket and open to the user that it runs as."""
+    folder = Path(os.environ[POSTGRES_HOME])
+    session.watch(folder)
+    return folder / uuid.uuid4().hex[:12]
 
 
 def new_url(kind: str, folder: Path, *, own_server: bool = False) -> str:
@@ -107,16 +121,11 @@ def postgres_dsn() -> str:
 
 def own_dsn() -> str:
     """This session's own server, which is started by whoever comes first."""
-    home = Path(os.environ[POSTGRES_HOME])
-    with home.with_suffix(".lock").open("w") as lock:
+    folder = Path(os.environ[POSTGRES_HOME])
+    with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        server = PostgresServer(home)
-        server.start()
+        server = PostgresServer(folder / _MAIN)
+        if not server.running:
+            session.watch(folder)
+            server.start()
     return server.dsn
-
-
-def stop_postgres() -> None:
-    home = Path(os.environ[POSTGRES_HOME])
-    home.with_suffix(".lock").unlink(missing_ok=True)
-    if home.exists():
-        PostgresServer(home).destroy()

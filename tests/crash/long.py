@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ..servers.s3 import s3_server
-from ..stores import KINDS, POSTGRES_HOME, new_home, stop_postgres
+from ..stores import KINDS, begin_session, end_session
 from .points import POINTS
 from .torture import Torture, new_sandbox
 
@@ -39,7 +39,7 @@ def main() -> int:
             s3 = stack.enter_context(s3_server())
             os.environ.update(s3.environment())
             artifacts = s3.url
-        os.environ[POSTGRES_HOME] = str(new_home())
+        begin_session()
         try:
             torture = Torture(sandbox, Path(folder), seed, kind=options.store, artifacts=artifacts)
             torture.go(options.kills, all_points=True)
@@ -47,7 +47,7 @@ def main() -> int:
                 print(f"{name}: {value}")
             problems = torture.problems()
         finally:
-            stop_postgres()
+            end_session()
     problems += [f"the crash point {point} was never hit" for point in POINTS if not torture.kills[point]]
     print("\n".join(problems) or "the books agree", f"({time.monotonic() - began:.0f} s)")
     return 1 if problems else 0

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from pathlib import Path
 
 import obstore
 from obstore.store import S3Store
+
+from . import session
 
 BUCKET = "runs"
 KEY_ID, SECRET = "test-key-id", "test-secret-that-must-not-show"
@@ -53,7 +56,7 @@ class S3Server:
 @contextmanager
 def s3_server() -> Generator[S3Server]:
     """Start a server with an empty bucket."""
-    with tempfile.TemporaryDirectory(prefix="batchor-s3-") as folder:
+    with _own_folder() as folder:
         port, master, volume, filer, *grpc = _free_ports(8)
         identity = {"name": "test", "credentials": [{"accessKey": KEY_ID, "secretKey": SECRET}], "actions": ["Admin"]}
         config = Path(folder, "s3.json")
@@ -84,6 +87,17 @@ def s3_server() -> Generator[S3Server]:
             finally:
                 os.kill(process.pid, signal.SIGKILL)
                 process.wait()
+
+
+@contextmanager
+def _own_folder() -> Generator[Path]:
+    """A folder that goes with this process."""
+    folder = session.open_folder(Path(tempfile.gettempdir()) / f"batchor-s3-{uuid.uuid4().hex[:8]}")
+    session.watch(folder)
+    try:
+        yield folder
+    finally:
+        session.close_folder(folder)
 
 
 def _die_with_parent() -> None:

@@ -1,0 +1,90 @@
+"""A folder for the servers of a test session that ends with the session, however that ends.
+
+Law: whoever made the folder holds a lock in it for as long as it lives; what lies in a folder whose lock is free is
+ended and removed, by a process that waits for that, or by the next session.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TextIO
+
+_LOCK = "session"
+# A PostgreSQL that is told to quit at once still gives its shared memory back.
+_GRACE_SEC = 3.0
+# Closed by the kernel when this process ends. The lock belongs to the process: no child that is forked inherits it.
+_held: dict[Path, TextIO] = {}
+
+
+def open_folder(folder: Path) -> Path:
+    """Make the folder, which lives as long as this process; end what dead sessions left beside it."""
+    for other in folder.parent.glob(f"{folder.name.rpartition('-')[0]}-*"):
+        if other not in _held:
+            end_if_dead(other)
+    folder.mkdir()
+    # Another user runs the database, whatever the umask of this one is.
+    folder.chmod(0o755)
+    lock = (folder / _LOCK).open("w")
+    fcntl.lockf(lock, fcntl.LOCK_EX)
+    _held[folder] = lock
+    return folder
+
+
+def watch(folder: Path) -> None:
+    """Have a process wait for the end of the session, to end its servers; before the first of them starts."""
+    subprocess.Popen(
+        [sys.executable, "-I", __file__, str(folder)], cwd="/", start_new_session=True, stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def close_folder(folder: Path) -> None:
+    """Remove it, its servers being stopped; the process that waits then ends too."""
+    shutil.rmtree(folder, ignore_errors=True)
+    _held.pop(folder).close()
+
+
+def end_if_dead(folder: Path, *, wait: bool = False) -> bool:
+    """End the servers in the folder of a dead session and remove it; a folder without our lock is none of ours."""
+    try:
+        lock = (folder / _LOCK).open("r+")
+    except OSError:
+        return False
+    with lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        deadline = time.monotonic() + _GRACE_SEC
+        while servers := _servers(folder):
+            for pid in servers:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGQUIT if time.monotonic() < deadline else signal.SIGKILL)
+            time.sleep(0.1)
+        shutil.rmtree(folder, ignore_errors=True)
+    return True
+
+
+def _servers(folder: Path) -> list[int]:
+    """Living processes that work in a folder of the session."""
+    found: list[int] = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if (entry / "cwd").readlink().is_relative_to(folder) and int(entry.name) != os.getpid():
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                found += [int(entry.name)] if state != "Z" else []
+        except OSError:
+            continue
+    return found
+
+
+if __name__ == "__main__":
+    end_if_dead(Path(sys.argv[1]), wait=True)
