@@ -16,6 +16,7 @@ from batchor_engine import (
     OpenAIProviderConfig,
     RetryPolicy,
 )
+from batchor_engine.runtime import hold
 from batchor_engine.testing import CrashPoints
 
 ROWS = 30
@@ -37,6 +38,7 @@ def kill(_where: str) -> None:
 
 def main() -> None:
     options = json.loads(sys.argv[1])
+    hold.LEASE_SEC = options.get("lease_sec", hold.LEASE_SEC)
     runner = BatchRunner(
         storage=options["store"],
         artifacts_url=options["artifacts"],

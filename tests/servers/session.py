@@ -10,7 +10,6 @@ import fcntl
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -40,10 +39,10 @@ def open_folder(folder: Path) -> Path:
 
 def watch(folder: Path) -> None:
     """Have a process wait for the end of the session, to end its servers; before the first of them starts."""
-    subprocess.Popen(
-        [sys.executable, "-I", __file__, str(folder)], cwd="/", start_new_session=True, stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    # It outlives this process: nobody here waits for it, and no object of this process is closed for it.
+    quiet = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
+    command = [sys.executable, "-I", __file__, str(folder)]
+    os.posix_spawn(sys.executable, command, os.environ, file_actions=quiet, setsid=True)
 
 
 def close_folder(folder: Path) -> None:
@@ -87,4 +86,5 @@ def _servers(folder: Path) -> list[int]:
 
 
 if __name__ == "__main__":
+    os.chdir("/")
     end_if_dead(Path(sys.argv[1]), wait=True)
