@@ -24,7 +24,7 @@ class BatchorChecks:
 
     Args:
         max_failure_rate: Rows that failed for good, whatever the reason.
-        max_invalid_rate: Rows whose answer was empty, no JSON, or not what the model of the answers asks for.
+        max_invalid_rate: Rows whose answer was empty, no JSON, no vector, or not what the model asks for.
         max_refusal_rate: Rows that the model declined or a filter stopped.
         max_truncated_rate: Rows whose answer was cut.
         max_missing_rows: Rows that were never answered: left out by the provider, expired or cancelled. A number.

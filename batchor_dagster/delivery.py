@@ -1,12 +1,13 @@
 """Outcomes of one partition or of many in a step, as the events that Dagster shows.
 
-Law: a partition is materialized only with its own rows, and a partition that has none keeps the step red.
+Law: a partition is materialized only with its own rows, and a partition that has none keeps the step red. No rows are
+delivered without their checks, whatever the run selected: a blocking check cannot be left out by accident.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,7 @@ class Delivery:
 
     def one(self, ended: Ended) -> Iterator[Any]:
         """The events of a step for one partition, or for an asset without any."""
-        return outcome(self.context, ended, self.target)
+        return self._recorded(outcome(self.context, ended, self.target))
 
     def many(self, ended: Sequence[Ended], wanted: int) -> Iterator[Any]:
         """The events of a step for `wanted` partitions, of which some may not have ended.
@@ -55,37 +56,57 @@ class Delivery:
         for one in ended:
             events: list[Any] = []
             try:
-                events.extend(self.one(one))
+                events.extend(outcome(self.context, one, self.target))
             except dg.Failure as failure:
                 lost.append(failure)
             delivered.append(_delivered(one.partition, events))
         checks = _merged(self.target.key, delivered) if len(delivered) - len(lost) == wanted else []
         if self.target.failures is not None:
-            yield from self._events(self.target.failures, delivered, wanted, [])
-        yield from self._events(self.target.key, delivered, wanted, checks)
+            yield from self._events(self.target.failures, delivered, wanted)
+        yield from self._events(self.target.key, delivered, wanted)
+        yield from self._recorded(checks)
         if lost:
             raise _one_failure(lost)
 
-    def _events(
-        self, key: dg.AssetKey, delivered: Sequence[_Delivered], wanted: int, checks: Sequence[dg.AssetCheckResult]
-    ) -> Iterator[Any]:
+    def _recorded(self, events: Iterable[Any]) -> Iterator[Any]:
+        """Checks that the run planned as results, the others as plain events, which Dagster records and obeys as well.
+
+        A plan that does not come to a result is shown as "Skipped", so the sensor's runs plan none.
+        """
+        planned = {one.name for one in self.context.selected_asset_check_keys}
+        delivers = self.target.key in self.context.selected_asset_keys
+        for event in events:
+            if not isinstance(event, dg.AssetCheckResult) or event.check_name in planned:
+                yield event
+            elif delivers:
+                yield _evaluation(event, self.target)
+
+    def _events(self, key: dg.AssetKey, delivered: Sequence[_Delivered], wanted: int) -> Iterator[Any]:
         found = [(one.partition, one.results[key]) for one in delivered if key in one.results]
-        if not found:
-            yield from checks
-        elif len(found) == wanted:
-            yield self._whole(key, found, checks)
+        if found and len(found) == wanted:
+            yield self._whole(key, found)
         else:
             yield from _apart(key, found)
 
-    def _whole(
-        self, key: dg.AssetKey, found: Sequence[_Result], checks: Sequence[dg.AssetCheckResult]
-    ) -> dg.MaterializeResult[Any]:
+    def _whole(self, key: dg.AssetKey, found: Sequence[_Result]) -> dg.MaterializeResult[Any]:
         for partition, result in found:
             self.context.add_asset_metadata({**(result.metadata or {})}, asset_key=key, partition_key=partition)
         # Dagster has one data version for all partitions of a step.
         versions = "\n".join(result.data_version.value for _, result in found if result.data_version)
         version = dg.DataVersion(hashlib.sha256(versions.encode()).hexdigest()[:16])
-        return dg.MaterializeResult(asset_key=key, check_results=checks, data_version=version)
+        return dg.MaterializeResult(asset_key=key, data_version=version)
+
+
+def _evaluation(result: dg.AssetCheckResult, target: Target) -> dg.AssetCheckEvaluation:
+    return dg.AssetCheckEvaluation(
+        asset_key=target.key,
+        check_name=result.check_name or "",
+        passed=result.passed,
+        metadata=result.metadata,
+        severity=result.severity,
+        description=result.description,
+        blocking=target.checks.blocking,
+    )
 
 
 def _apart(key: dg.AssetKey, found: Sequence[_Result]) -> Iterator[dg.AssetMaterialization]:
@@ -96,8 +117,7 @@ def _apart(key: dg.AssetKey, found: Sequence[_Result]) -> Iterator[dg.AssetMater
 
 def _delivered(partition: str, events: Sequence[Any]) -> _Delivered:
     results = [event for event in events if isinstance(event, dg.MaterializeResult)]
-    checks = [check for result in results for check in result.check_results or ()]
-    checks += [event for event in events if isinstance(event, dg.AssetCheckResult)]
+    checks = [event for event in events if isinstance(event, dg.AssetCheckResult)]
     return _Delivered(partition, {result.asset_key: result for result in results if result.asset_key}, checks)
 
 

@@ -8,9 +8,18 @@ from itertools import islice
 import dagster as dg
 
 from batchor_dagster.columns import cell, table
+from batchor_dagster.resources import job_name
 from batchor_engine import Run, TextItemResult
 
-INVALID = frozenset({"invalid_json", "structured_output_validation_failed", "empty_response_text"})
+INVALID = frozenset(
+    {
+        "invalid_json",
+        "structured_output_validation_failed",
+        "empty_response_text",
+        "invalid_embedding",
+        "invalid_moderation",
+    }
+)
 REFUSED = frozenset({"refusal", "content_filter"})
 TRUNCATED = frozenset({"incomplete_answer"})
 # No line of the provider's files answers the row.
@@ -34,6 +43,24 @@ _MEANING = {
     "openai_request_exceeds_batch_token_limit": "The request has more tokens than one batch may have; shorten it.",
     "openai_request_exceeds_inflight_token_limit": "The request has more tokens than may be enqueued; shorten it.",
     "request_exceeds_file_limit": "The request is larger than a request file may be; shorten it.",
+    "batch_error": "The provider refused the batch that the row was in; the message has its words.",
+    "tool_calls": "The model asked for tools to be called, which a batch cannot do; take the tools out of the request.",
+    "invalid_embedding": "The answer did not hold exactly one usable vector; retry the failed rows.",
+    "invalid_moderation": "The answer did not hold exactly one verdict; retry the failed rows.",
+}
+# Why a run stands still until a person lets it go on: what happened, and what to do first.
+_PAUSED = {
+    "manual": "Somebody paused it",
+    "openai_insufficient_quota": "The account has no credit left, or has reached its limit of spending. Top it up or "
+    "raise the limit at the provider",
+    "file_storage_full": "The account holds as many files as it may. Delete files at the provider, or finished runs "
+    "here with job {delete} and remote: true",
+    "enqueue_token_limit": "The account has had too many tokens enqueued, a hundred times in a row. Wait until other "
+    "batches have ended, or set enqueue_limits in the job's provider config",
+    "control_plane_transient": "The provider could not be reached, or failed, a hundred times in a row. Look at its "
+    "status page, and at base_url and the network here",
+    "batch_error": "The provider has refused every batch, a hundred times in a row. Look at the log of the last run of "
+    "the sensor",
 }
 _EARLY_END = "The batch ended before the row was answered; retry the failed rows."
 
@@ -55,6 +82,13 @@ def unanswered(failures: Mapping[str, int]) -> int:
 def meaning(error_class: str) -> str:
     """One sentence for a person; empty for a class that is not known here."""
     return _MEANING.get(error_class, _EARLY_END if error_class.startswith(_UNANSWERED_PREFIX) else "")
+
+
+def paused_message(reason: str | None, resource_key: str) -> str:
+    """Why a paused run stands still and how it goes on, in sentences; a reason not known here is shown as it is."""
+    why = _PAUSED.get(reason or "manual", f"It was paused for {reason!r}")
+    resume, collect, delete = (job_name(name, resource_key) for name in ("resume", "collect", "delete"))
+    return f"{why.format(delete=delete)}; then launch job {resume}. Job {collect} fetches what is paid meanwhile."
 
 
 def by_class(failures: Mapping[str, int]) -> list[tuple[str, int]]:

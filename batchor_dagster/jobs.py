@@ -12,9 +12,9 @@ import dagster as dg
 from batchor_dagster.assets import AnyAssets, result_specs
 from batchor_dagster.engine_runs import asset_label, slot_of
 from batchor_dagster.metadata import RESOURCE_KEY, RUN_ID_TAG, BatchorMetadataSet
-from batchor_dagster.orders import ORDERS, Order, RunChoice
+from batchor_dagster.orders import ORDERS, Call, Order, RunChoice
 from batchor_dagster.reports import progress_metadata
-from batchor_dagster.resources import RESOURCE, BatchorResource
+from batchor_dagster.resources import RESOURCE, BatchorResource, job_name
 from batchor_dagster.selection import Wanted, choose
 from batchor_dagster.submission import one_clear_failure
 from batchor_engine import BatchRunner, RunInfo, UnknownRunError
@@ -36,14 +36,14 @@ def build_batchor_jobs(*, assets: AnyAssets, resource_key: str = RESOURCE) -> li
 
 
 def _job(order: Order, keys: Mapping[str, dg.AssetKey], resource_key: str) -> dg.JobDefinition:
-    name = f"{resource_key}_{order.name}"
+    name = job_name(order.name, resource_key)
     # Ops and jobs of a code location share one space of names.
     op_name = order.name if resource_key == RESOURCE else f"{order.name}_{resource_key}"
 
     def act(context: dg.OpExecutionContext, config: RunChoice) -> dg.Output[None]:
         batchor: BatchorResource = getattr(context.resources, resource_key)
         with one_clear_failure(), closing(batchor.runner()) as runner:
-            return _carry_out(context, runner, order, keys, config)
+            return _carry_out(context, runner, order, keys, config, resource_key)
 
     # Dagster reads the config's type from the signature.
     act.__annotations__["config"] = order.config
@@ -74,15 +74,16 @@ def _carry_out(
     order: Order,
     keys: Mapping[str, dg.AssetKey],
     config: RunChoice,
+    resource_key: str,
 ) -> dg.Output[None]:
     wanted = Wanted(
         config.asset, config.partition, config.run_id, order.fits, guesses=order.guesses, also_ended=order.also_ended
     )
     before = choose(runner, keys, wanted)
     context.instance.add_run_tags(context.run_id, {RUN_ID_TAG: before.run_id})
-    sentence = order.act(runner, runner.get_run(before.run_id), config)
+    sentence = order.act(Call(runner, runner.get_run(before.run_id), config, resource_key))
     context.log.info(sentence)
-    told = _told(runner, before, sentence)
+    told = _told(runner, before, sentence, resource_key)
     slot = slot_of(before)
     if slot.asset in keys:
         context.log_event(
@@ -91,9 +92,9 @@ def _carry_out(
     return dg.Output(None, metadata=told)
 
 
-def _told(runner: BatchRunner, before: RunInfo, sentence: str) -> dict[str, Any]:
+def _told(runner: BatchRunner, before: RunInfo, sentence: str, resource_key: str) -> dict[str, Any]:
     try:
-        after = progress_metadata(runner.info(before.run_id))
+        after = progress_metadata(runner.info(before.run_id), resource_key)
     except UnknownRunError:
         after = BatchorMetadataSet(run_id=before.run_id, status="deleted")
     return {**after, **BatchorMetadataSet(action=sentence)}

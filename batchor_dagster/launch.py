@@ -75,6 +75,7 @@ def submit(
     results_key: dg.AssetKey,
     config: BatchorRunConfig,
     *,
+    resource_key: str,
     cancel_on_termination: bool,
 ) -> dg.MaterializeResult:
     """Start or resume the engine run of this step and say what went out; `jobs` are those of its partitions."""
@@ -91,7 +92,9 @@ def submit(
     context.log.info(
         f"{info.run_id}: {counted(info.summary.total_items, 'row')} in {counted(len(info.batches), 'batch')}"
     )
-    said = submission_metadata(runner.get_run(info.run_id), info, results=results_key)
+    said = submission_metadata(runner.get_run(info.run_id), info, results=results_key, resource_key=resource_key)
+    if said.paused:
+        context.log.warning(f"{info.run_id} is paused. {said.paused}")
     return dg.MaterializeResult(metadata={**said, **_particulars(context, runner, launch, info)})
 
 

@@ -13,6 +13,7 @@ import dagster as dg
 from batchor_dagster.engine_runs import Slot, is_lost, lost_outcome, slot_of
 from batchor_dagster.latest import IDS_AT_ONCE, Latest
 from batchor_dagster.metadata import OUTCOME_TAG, REVISION_TAG, RUN_ID_TAG, SENSOR_TAG, BatchorMetadataSet
+from batchor_dagster.resources import RESOURCE
 from batchor_engine import RunInfo
 
 UNFINISHED = [
@@ -39,13 +40,14 @@ def is_given_up(record: dg.RunRecord) -> bool:
 class Watch:
     """What a sensor looks after: its name, the result assets, its interval in seconds, and the assets of failed rows.
 
-    Assets stand under the engine's label of the result asset.
+    Assets stand under the engine's label of the result asset. They are all of one resource.
     """
 
     sensor: str
     keys: Mapping[str, dg.AssetKey]
     interval_sec: float
     failures: Mapping[str, dg.AssetKey] = field(default_factory=dict[str, dg.AssetKey])
+    resource_key: str = RESOURCE
 
     def selection(self, asset: str) -> list[dg.AssetKey]:
         """What is materialized for a result asset: itself, and the asset of its failed rows where it has one."""

@@ -64,7 +64,10 @@ class BatchorMetadataSet:
     ] = None
     status: Annotated[str | None, Says("running, completed or completed_with_failures.", *_ALL)] = None
     control: Annotated[str | None, Says("running, paused or cancel_requested.", PROGRESS)] = None
-    control_reason: Annotated[str | None, Says("Why it is paused or cancelled.", PROGRESS)] = None
+    control_reason: Annotated[str | None, Says("Why it is paused or cancelled, as one word.", PROGRESS)] = None
+    paused: Annotated[
+        str | None, Says("Why it is paused and how it goes on, in sentences; only while it is.", BATCH, PROGRESS)
+    ] = None
     action: Annotated[str | None, Says("What a control job did, in one sentence.", PROGRESS)] = None
     in_doubt: Annotated[
         int | None,

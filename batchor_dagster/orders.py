@@ -13,6 +13,7 @@ import dagster as dg
 from pydantic import Field
 
 from batchor_dagster.engine_runs import doubts, is_cancelled
+from batchor_dagster.resources import job_name
 from batchor_engine import BatchRunner, Run, RunControlState, RunInfo, counted
 
 
@@ -56,6 +57,19 @@ class DeleteChoice(RunChoice):
 
 
 @dataclass(frozen=True)
+class Call:
+    """A run that an order is for, what was filled in, and the resource that names the other jobs."""
+
+    runner: BatchRunner
+    run: Run
+    choice: Any
+    resource_key: str
+
+    def job(self, order: str) -> str:
+        return job_name(order, self.resource_key)
+
+
+@dataclass(frozen=True)
 class Order:
     """A control job: the name of its command, its config, whether it may guess, for which runs, and what it does.
 
@@ -64,7 +78,7 @@ class Order:
 
     name: str
     config: type[RunChoice]
-    act: Callable[[BatchRunner, Run, Any], str]
+    act: Callable[[Call], str]
     help: str
     fits: Callable[[RunInfo], bool]
     guesses: bool = True
@@ -87,7 +101,9 @@ def _unresolved(info: RunInfo) -> bool:
     return doubts(info) > 0
 
 
-def _cancel(runner: BatchRunner, run: Run, choice: CancelChoice) -> str:
+def _cancel(call: Call) -> str:
+    run = call.run
+    choice: CancelChoice = call.choice
     if run.is_finished:
         raise ValueError(f"Run {run.run_id} has ended ({run.status}): there is nothing to cancel.")
     again = (
@@ -96,7 +112,7 @@ def _cancel(runner: BatchRunner, run: Run, choice: CancelChoice) -> str:
     summary = run.cancel(drain=choice.drain)
     if run.is_finished:
         return f"Run {run.run_id} {again} and over; the sensor turns the partition red."
-    if "advance" in runner.info(run.run_id).due:
+    if "advance" in call.runner.info(run.run_id).due:
         return f"Run {run.run_id} {again}, but the provider could not be asked yet: the sensor's next run asks."
     count = summary.active_batches
     do = "may finish at" if choice.drain else f"{'was' if count == 1 else 'were'} asked to stop at"
@@ -106,19 +122,21 @@ def _cancel(runner: BatchRunner, run: Run, choice: CancelChoice) -> str:
     )
 
 
-def _pause(runner: BatchRunner, run: Run, choice: RunChoice) -> str:  # noqa: ARG001 - every order has this shape
+def _pause(call: Call) -> str:
+    run = call.run
     _refuse_ended(run, "pause")
     if run.control_state is RunControlState.PAUSED:
         return f"Run {run.run_id} was paused already ({run.control_reason})."
     summary = run.pause()
     there, stay = counted(summary.active_batches, "batch"), "stays" if summary.active_batches == 1 else "stay"
     return (
-        f"Run {run.run_id} is paused: nothing is submitted or polled until batchor_resume. {there} {stay} at the "
+        f"Run {run.run_id} is paused: nothing is submitted or polled until {call.job('resume')}. {there} {stay} at the "
         "provider."
     )
 
 
-def _resume(runner: BatchRunner, run: Run, choice: RunChoice) -> str:  # noqa: ARG001 - every order has this shape
+def _resume(call: Call) -> str:
+    run = call.run
     _refuse_ended(run, "resume")
     before = run.control_reason
     if run.control_state is RunControlState.RUNNING:
@@ -127,7 +145,8 @@ def _resume(runner: BatchRunner, run: Run, choice: RunChoice) -> str:  # noqa: A
     return f"Run {run.run_id}, paused for {before!r}, goes on with the sensor's next tick."
 
 
-def _retry_failed(runner: BatchRunner, run: Run, choice: RunChoice) -> str:  # noqa: ARG001 - every order has this shape
+def _retry_failed(call: Call) -> str:
+    run = call.run
     failed = run.summary().failed_items
     if not failed:
         return f"Run {run.run_id} has no failed rows: there is nothing to retry."
@@ -136,33 +155,42 @@ def _retry_failed(runner: BatchRunner, run: Run, choice: RunChoice) -> str:  # n
     return f"{counted(again, 'failed row')} of run {run.run_id} {have} a new attempt; the sensor submits and delivers."
 
 
-def _refresh(runner: BatchRunner, run: Run, choice: RunChoice) -> str:  # noqa: ARG001 - every order has this shape
+def _refresh(call: Call) -> str:
+    run = call.run
     if run.is_finished:
         return f"Run {run.run_id} has ended ({run.status}): there is nothing to refresh."
     if run.control_state is RunControlState.PAUSED:
-        return f"Run {run.run_id} is paused ({run.control_reason}): batchor_collect fetches what is paid, all the same."
+        why = f"Run {run.run_id} is paused ({run.control_reason})"
+        return f"{why}: {call.job('collect')} fetches what is paid, all the same."
     return f"Run {run.run_id} did one round: {_counts(run, run.refresh())}"
 
 
-def _collect(runner: BatchRunner, run: Run, choice: RunChoice) -> str:  # noqa: ARG001 - every order has this shape
+def _collect(call: Call) -> str:
+    run = call.run
     return f"Run {run.run_id} has fetched what the provider had finished: {_counts(run, run.collect())}"
 
 
-def _export(runner: BatchRunner, run: Run, choice: ExportChoice) -> str:
-    done = runner.export_artifacts(
+def _export(call: Call) -> str:
+    run = call.run
+    choice: ExportChoice = call.choice
+    done = call.runner.export_artifacts(
         run.run_id, destination_dir=choice.destination_dir or f"{run.artifact_root.rstrip('/')}/exports"
     )
     return f"Run {run.run_id} was exported to {done.destination_dir}: results in {done.results_path}."
 
 
-def _prune(runner: BatchRunner, run: Run, choice: PruneChoice) -> str:
-    done = runner.prune_artifacts(run.run_id, include_raw_output_artifacts=choice.include_raw_output_artifacts)
+def _prune(call: Call) -> str:
+    run = call.run
+    choice: PruneChoice = call.choice
+    done = call.runner.prune_artifacts(run.run_id, include_raw_output_artifacts=choice.include_raw_output_artifacts)
     count = len(done.removed_artifact_paths)
     are = "is" if count == 1 else "are"
     return f"{counted(count, 'file')} of run {run.run_id} {are} deleted; its results stay readable."
 
 
-def _resolve(runner: BatchRunner, run: Run, choice: ResolveChoice) -> str:  # noqa: ARG001 - every order has this shape
+def _resolve(call: Call) -> str:
+    run = call.run
+    choice: ResolveChoice = call.choice
     intent = choice.intent_id or None
     if bool(choice.provider_batch_id) is choice.not_created:
         raise ValueError(
@@ -175,8 +203,10 @@ def _resolve(runner: BatchRunner, run: Run, choice: ResolveChoice) -> str:  # no
     return f"Run {run.run_id} sends the rows of the lost submission again."
 
 
-def _delete(runner: BatchRunner, run: Run, choice: DeleteChoice) -> str:
-    done = runner.delete_run(run.run_id, force=choice.force, remote=choice.remote)
+def _delete(call: Call) -> str:
+    run = call.run
+    choice: DeleteChoice = call.choice
+    done = call.runner.delete_run(run.run_id, force=choice.force, remote=choice.remote)
     left = f" These batches may still run at the provider: {', '.join(done.left_batches)}." if done.left_batches else ""
     return f"Run {run.run_id} is deleted with {counted(done.removed_files, 'file')}; its answers are gone.{left}"
 

@@ -16,6 +16,7 @@ from batchor_dagster.forms import InputForm, ValueForm, read_failures, read_rows
 from batchor_dagster.io_manager import BatchorIOManager
 from batchor_dagster.metadata import OUTCOME_TAG, URI_KEY, BatchorMetadataSet
 from batchor_dagster.reports import failure_metadata, result_metadata, row_counts, usage_metadata
+from batchor_dagster.resources import RESOURCE, job_name
 from batchor_engine import Run, RunInfo
 
 
@@ -35,7 +36,8 @@ class Ended:
 class Target:
     """Where outcomes go: the result asset and its checks, the asset of its failed rows, and who stores their rows.
 
-    `submitted_by` is the asset that sent the rows. An IO manager that is not ours gets `value` of them.
+    `submitted_by` is the asset that sent the rows, with `resource_key`. An IO manager that is not ours gets `value` of
+    them.
     """
 
     key: dg.AssetKey
@@ -44,6 +46,7 @@ class Target:
     failures: dg.AssetKey | None = None
     io_manager_key: str
     value: ValueForm = "pandas"
+    resource_key: str = RESOURCE
 
     def hands_over(self, context: dg.AssetExecutionContext) -> bool:
         """True when another IO manager than ours stores the rows once more."""
@@ -64,23 +67,21 @@ def outcome(context: dg.AssetExecutionContext, ended: Ended, target: Target) -> 
     if target.failures in context.selected_asset_keys:
         yield _failed_rows(context, ended, target, facts)
     metadata = outcome_metadata(context, ended, facts, target)
+    checks = check_results(target.key, facts, target.checks, partition=ended.partition)
     if is_lost(ended.info):
+        # A cancel is for good: nobody wants to know how well the rest of the rows did.
+        yield from () if is_cancelled(ended.info) else checks
         # The sensor recognises by this tag that the partition shows what became of the run.
         context.instance.add_run_tags(context.run.run_id, {OUTCOME_TAG: lost_outcome(ended.info)})
-        raise dg.Failure(_why_lost(ended.info, facts), metadata, allow_retries=False)
-    selected = {one.name for one in context.selected_asset_check_keys}
-    found = check_results(target.key, facts, target.checks, partition=ended.partition)
-    wanted = [result for result in found if result.check_name in selected]
-    if target.key not in context.selected_asset_keys:
-        yield from wanted
-        return
-    yield dg.MaterializeResult(
-        asset_key=target.key,
-        metadata=metadata,
-        check_results=wanted,
-        data_version=_version(ended, facts),
-        **target.rows(context, ended.run),
-    )
+        raise dg.Failure(_why_lost(ended.info, facts, target), metadata, allow_retries=False)
+    if target.key in context.selected_asset_keys:
+        yield dg.MaterializeResult(
+            asset_key=target.key,
+            metadata=metadata,
+            data_version=_version(ended, facts),
+            **target.rows(context, ended.run),
+        )
+    yield from checks
 
 
 def _version(ended: Ended, facts: Facts) -> dg.DataVersion:
@@ -128,13 +129,14 @@ def _latest(context: dg.AssetExecutionContext, key: dg.AssetKey, partition: str)
     return next(iter(context.instance.fetch_materializations(wanted, limit=1).records), None)
 
 
-def _why_lost(info: RunInfo, facts: Facts) -> str:
+def _why_lost(info: RunInfo, facts: Facts, target: Target) -> str:
     why = reasons(facts.failures) or "no row was open"
     if not is_cancelled(info):
         return f"{_all_rows(facts)} of {info.run_id} failed: {why}"
     return (
         f"{info.run_id} was cancelled ({why}): {facts.completed} of {facts.rows} rows have an answer. The answers are "
-        "kept, and job batchor_export writes them to a folder; materialize the _batch asset to ask for all rows again."
+        f"kept, and job {job_name('export', target.resource_key)} writes them to a folder; materialize "
+        f"{target.submitted_by.to_user_string()} to ask for all rows again."
     )
 
 

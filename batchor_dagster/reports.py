@@ -9,7 +9,7 @@ import dagster as dg
 from batchor_dagster.columns import PREVIEW_ROWS, preview
 from batchor_dagster.engine_runs import asset_label, doubts
 from batchor_dagster.facts import Facts
-from batchor_dagster.failures import by_class, class_table, first_failures, row_table
+from batchor_dagster.failures import by_class, class_table, first_failures, paused_message, row_table
 from batchor_dagster.metadata import (
     PARTITION_ROW_COUNT_KEY,
     ROW_COUNT_KEY,
@@ -17,20 +17,24 @@ from batchor_dagster.metadata import (
     usage_keys,
 )
 from batchor_dagster.plots import outcome_plot, progress_plot
-from batchor_engine import BatchInfo, Cost, Run, RunInfo, counted
+from batchor_dagster.resources import RESOURCE, job_name, polling_sensor_name
+from batchor_engine import BatchInfo, Cost, Run, RunControlState, RunInfo, counted
 
 MAX_BATCHES_SHOWN = 50
 _OPENAI_SERVER = "api.openai.com"
 _OPENAI_BATCHES = "https://platform.openai.com/batches"
 
 
-def submission_metadata(run: Run, info: RunInfo, *, results: dg.AssetKey | None = None) -> BatchorMetadataSet:
+def submission_metadata(
+    run: Run, info: RunInfo, *, results: dg.AssetKey | None = None, resource_key: str = RESOURCE
+) -> BatchorMetadataSet:
     """What went out so far, what it was estimated to need, and where the answers will be."""
     estimate = run.estimate()
     return BatchorMetadataSet(
         run_id=info.run_id,
         revision=info.revision,
         status=info.summary.status.value,
+        paused=why_paused(info, resource_key) or None,
         rows=info.summary.total_items,
         request_files=estimate.request_files,
         estimated_input_tokens=estimate.input_tokens,
@@ -43,7 +47,7 @@ def submission_metadata(run: Run, info: RunInfo, *, results: dg.AssetKey | None 
     )
 
 
-def progress_metadata(info: RunInfo) -> BatchorMetadataSet:
+def progress_metadata(info: RunInfo, resource_key: str = RESOURCE) -> BatchorMetadataSet:
     """Numbers that plot: rows with a final answer, and rows that the provider says it has answered."""
     summary = info.summary
     done = summary.completed_items + summary.failed_items
@@ -55,6 +59,7 @@ def progress_metadata(info: RunInfo) -> BatchorMetadataSet:
         status=summary.status.value,
         control=summary.control_state.value,
         control_reason=summary.control_reason,
+        paused=why_paused(info, resource_key) or None,
         rows=summary.total_items,
         completed=summary.completed_items,
         failed=summary.failed_items,
@@ -128,23 +133,37 @@ def row_counts(rows: int, partition: str) -> dict[str, int]:
     return {PARTITION_ROW_COUNT_KEY if partition else ROW_COUNT_KEY: rows}
 
 
-def in_doubt_message(count: int) -> str:
+def in_doubt_message(count: int, resource_key: str) -> str:
     """What an operator must do before the rows of these submissions can go on; empty without any."""
     if not count:
         return ""
     what = "1 submission is" if count == 1 else f"{count} submissions are"
-    return f" {what} in doubt: look for the batch at the provider, then launch job batchor_resolve with what you found."
+    resolve = job_name("resolve", resource_key)
+    return f" {what} in doubt: look for the batch at the provider, then launch job {resolve} with what you found."
 
 
-def pending_message(info: RunInfo, key: dg.AssetKey, sensor: str) -> str:
+def why_paused(info: RunInfo, resource_key: str) -> str:
+    """Why a run stands still, and how it goes on; empty where it does not."""
+    if info.is_finished or info.summary.control_state is not RunControlState.PAUSED:
+        return ""
+    return paused_message(info.summary.control_reason, resource_key)
+
+
+def pending_message(info: RunInfo, key: dg.AssetKey, resource_key: str) -> str:
     """One line for a run that has not ended: how far it is, and who will materialize the asset."""
     seen = progress_metadata(info)
-    paused = f", paused ({info.summary.control_reason})" if info.summary.control_reason else ""
+    paused = why_paused(info, resource_key)
+    sensor = polling_sensor_name(resource_key)
     return (
         f"{info.run_id} is not finished: {seen.answered} of {seen.rows} rows answered in "
-        f"{counted(len(info.batches), 'batch')}{paused}. Sensor {sensor!r} materializes {asset_label(key)} when the "
-        f"provider is done.{in_doubt_message(doubts(info))}"
+        f"{counted(len(info.batches), 'batch')}. "
+        + (f"It is paused. {paused}" if paused else _who_goes_on(key, sensor))
+        + in_doubt_message(doubts(info), resource_key)
     )
+
+
+def _who_goes_on(key: dg.AssetKey, sensor: str) -> str:
+    return f"Sensor {sensor!r} materializes {asset_label(key)} when the provider is done."
 
 
 def _is_read(batch: BatchInfo) -> bool:

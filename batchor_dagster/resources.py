@@ -8,6 +8,16 @@ from batchor_engine import BatchRunner, OpenAIConnection
 RESOURCE = "batchor"
 
 
+def polling_sensor_name(resource_key: str) -> str:
+    """The sensor that looks after the assets of one resource, unless it was given another name."""
+    return f"{resource_key}_polling_sensor"
+
+
+def job_name(order: str, resource_key: str) -> str:
+    """The control job that carries out an order on runs of one resource, such as "pause"."""
+    return f"{resource_key}_{order}"
+
+
 class BatchorResource(dg.ConfigurableResource):
     """One store of durable runs and the account that they are sent with."""
 

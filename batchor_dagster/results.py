@@ -41,11 +41,6 @@ from batchor_engine import BatchRunner, Run, RunInfo, UnknownRunError, counted
 OnPending = Literal["skip", "wait", "fail"]
 
 
-def polling_sensor_name(resource_key: str) -> str:
-    """The sensor that looks after the assets of one resource, unless it was given another name."""
-    return f"{resource_key}_polling_sensor"
-
-
 @dataclass(frozen=True, kw_only=True)
 class ResultPolicy:
     """What the result asset does with an unfinished run, and what it asks of a finished one."""
@@ -75,6 +70,7 @@ def results_asset(
         failures=failures.key if failures else None,
         io_manager_key=io_manager_key,
         value=io_manager_value,
+        resource_key=policy.resource_key,
     )
     ours: dict[str, Any] = {
         COLUMN_SCHEMA_KEY: column_schema(form),
@@ -131,9 +127,9 @@ def bring_in(
                 context.instance.add_run_tags(context.run.run_id, {OUTCOME_TAG: lost_outcome(info)})
             raise
     if missing:
-        raise _never_submitted(missing)
+        raise _never_submitted(missing, target.submitted_by)
     pending = [info for info in infos.values() if not info.is_finished]
-    messages = [pending_message(info, key, polling_sensor_name(policy.resource_key)) for info in pending]
+    messages = [pending_message(info, key, policy.resource_key) for info in pending]
     if messages and on_pending == "fail":
         raise dg.Failure(" ".join(messages))
     for message in messages:
@@ -148,9 +144,9 @@ def _newest(runner: BatchRunner, slots: Sequence[Slot]) -> dict[Slot, RunInfo]:
     return {slot: every[slot] for slot in slots if slot in every}
 
 
-def _never_submitted(missing: Sequence[str]) -> dg.Failure:
+def _never_submitted(missing: Sequence[str], submitted_by: dg.AssetKey) -> dg.Failure:
     more = f" and {counted(len(missing) - 1, 'more partition')}" if len(missing) > 1 else ""
-    message = f"Nothing was submitted for {missing[0]}{more}: materialize its _batch asset first."
+    message = f"Nothing was submitted for {missing[0]}{more}: materialize {submitted_by.to_user_string()} first."
     return dg.Failure(message, allow_retries=False)
 
 

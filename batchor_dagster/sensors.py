@@ -13,8 +13,7 @@ from batchor_dagster.assets import AnyAssets, result_specs
 from batchor_dagster.engine_runs import asset_label
 from batchor_dagster.ledger import Ledger, Watch
 from batchor_dagster.metadata import FAILURES_KEY, RESOURCE_KEY
-from batchor_dagster.resources import RESOURCE, BatchorResource
-from batchor_dagster.results import polling_sensor_name
+from batchor_dagster.resources import RESOURCE, BatchorResource, polling_sensor_name
 from batchor_dagster.tick import Tick
 
 # Dagster gives a tick this long and then forgets it; we stop well before.
@@ -56,6 +55,7 @@ def build_batchor_polling_sensor(
         keys=keys,
         interval_sec=minimum_interval_seconds,
         failures=failures,
+        resource_key=resource_key,
     )
 
     @dg.sensor(

@@ -45,7 +45,15 @@ def submission_asset(
         with one_clear_failure(), closing(batchor.runner()) as runner:
             several = [for_partition(given, context, keys, key) for key in keys] if len(keys) > 1 else []
             jobs = [job(one) for one in several or [{**given, "context": context}]]
-            return submit(context, runner, jobs, results_key, config, cancel_on_termination=cancel_on_termination)
+            return submit(
+                context,
+                runner,
+                jobs,
+                results_key,
+                config,
+                resource_key=resource_key,
+                cancel_on_termination=cancel_on_termination,
+            )
 
     by_partition = takes_ranges(op_args.get("backfill_policy"))
     adopt_signature(asset, fn, resource_key, by_partition=by_partition, name=spec.key.to_python_identifier())

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 import dagster as dg
 
-from batchor_dagster.engine_runs import ASSET_LABEL, Slot, SlotRange, is_cancelled, newest_by_slot, target_of, views
+from batchor_dagster.engine_runs import ASSET_LABEL, Slot, SlotRange, newest_by_slot, target_of, views
 from batchor_dagster.ledger import Ledger
 from batchor_dagster.metadata import REASON_TAG, REVISION_TAG, RUN_ID_TAG, SENSOR_TAG, BatchorMetadataSet
 from batchor_dagster.partitions import range_tags
@@ -114,7 +115,7 @@ class Tick:
         until = min([settled_until, *(_age(info) for info in undelivered), *history.open_since()])
         return dg.SensorResult(
             run_requests=requests,
-            skip_reason=None if requests else _progress_line(history.working),
+            skip_reason=None if requests else _progress_line(history.working, self.ledger.watch.resource_key),
             asset_events=observations,
             cursor=Cursor(seen, until, history.settled_at(until)).write(),
         )
@@ -163,8 +164,8 @@ class Tick:
         return dg.RunRequest(
             run_key=f"{info.run_id}:{info.revision}" + (f":{earlier}" if earlier else ""),
             asset_selection=self.ledger.watch.selection(where.asset),
-            # A cancel is for good, and its checks would only be shown as having failed to execute.
-            asset_check_keys=[] if is_cancelled(info) else None,
+            # A round that delivers nothing would leave each planned check "Skipped"; one that delivers has its checks.
+            asset_check_keys=[],
             partition_key=where.partition or None if isinstance(where, Slot) else None,
             tags={
                 **(range_tags(where) if isinstance(where, SlotRange) else {}),
@@ -191,7 +192,8 @@ class Tick:
         for info in working:
             if self._late() or len(found) == MAX_OBSERVATIONS:
                 return found, seen
-            progress, slot = progress_metadata(info), own[info.run_id][0]
+            progress = progress_metadata(info, self.ledger.watch.resource_key)
+            slot = own[info.run_id][0]
             if _facts(self.ledger.reported(slot)) != _facts(progress):
                 where = target_of(info)
                 several = BatchorMetadataSet(partitions=str(where) if isinstance(where, SlotRange) else None)
@@ -199,6 +201,7 @@ class Tick:
                     dg.AssetObservation(
                         asset_key=self.ledger.watch.keys[slot.asset],
                         partition=slot.partition or None,
+                        description=progress.paused,
                         metadata={**progress, **several},
                     )
                 )
@@ -243,10 +246,17 @@ def _digest(working: Sequence[RunInfo]) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
-def _progress_line(working: Sequence[RunInfo]) -> str:
+def _progress_line(working: Sequence[RunInfo], resource_key: str) -> str:
     if not working:
         return "No run is in flight."
-    told = [progress_metadata(info) for info in working]
+    told = [progress_metadata(info, resource_key) for info in working]
     answered, rows = sum(one.answered or 0 for one in told), sum(one.rows or 0 for one in told)
-    doubts = in_doubt_message(sum(one.in_doubt or 0 for one in told))
-    return f"{counted(len(working), 'run')} in flight: {answered} of {rows} rows answered.{doubts}"
+    doubts = in_doubt_message(sum(one.in_doubt or 0 for one in told), resource_key)
+    line = f"{counted(len(working), 'run')} in flight: {answered} of {rows} rows answered."
+    return "".join([line, *_pauses(told), doubts])
+
+
+def _pauses(told: Iterable[BatchorMetadataSet]) -> Iterator[str]:
+    """A sentence for each reason for which runs are paused."""
+    for why, count in Counter(one.paused for one in told if one.paused).items():
+        yield f" {counted(count, 'run')} {'is' if count == 1 else 'are'} paused. {why}"

@@ -123,9 +123,14 @@ class Shop:
     def obey(self, defs: dg.Definitions, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
         """Execute a run request as the daemon would."""
         assert request.asset_selection
-        names = [key.to_user_string() for key in request.asset_selection]
+        job = defs.resolve_implicit_global_asset_job_def().get_subset(
+            asset_selection=set(request.asset_selection),
+            asset_check_selection=None if request.asset_check_keys is None else set(request.asset_check_keys),
+        )
         tags = {**request.tags, "dagster/run_key": request.run_key or ""}
-        return self.materialize(defs, *names, partition_key=request.partition_key, tags=tags)
+        return job.execute_in_process(
+            instance=self.instance, raise_on_error=False, partition_key=request.partition_key, tags=tags
+        )
 
     @contextmanager
     def runner(self) -> Iterator[BatchRunner]:
