@@ -83,8 +83,9 @@ def report(home: Home, ending: Ending, url: str) -> None:
         outcome = "passed" if passed else "FAILED"
         say(
             f"  tokens: {usage.input_tokens} in ({usage.cached_tokens} cached), {usage.output_tokens} out "
-            f"({usage.reasoning_tokens} reasoning); cost unknown"
+            f"({usage.reasoning_tokens} reasoning)"
         )
+        say(f"  cost: {run.cost()}")
         say(f"  check failure_rate: {outcome}, {words}; failures: {run.failure_counts() or 'none'}")
         say(f"  engine run {run.run_id}; Dagster run {dagster_run.run_id[:8]}, launched by the sensor\n")
     say(f"Runs      {runner.storage.location}")

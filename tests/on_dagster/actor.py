@@ -12,6 +12,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,13 @@ from tests.on_dagster.shop import FOUR_ROWS, tickets_asset, triage_assets
 # Where the code location of a real daemon (daemon_project.py) is told the same two.
 URL_VARIABLE, FOLDER_VARIABLE = "BATCHOR_TEST_SHOP_URL", "BATCHOR_TEST_SHOP_FOLDER"
 TICK_POINTS = ("tick.polled", "tick.evaluated", "tick.observed", "tick.launched", "tick.ran")
+DAILY = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=30), warn_window=timedelta(hours=24))
 ENGINE_POINTS = ("collect.downloaded", "collect.segment_written", "collect.settled")
+
+
+@dg.asset(automation_condition=dg.AutomationCondition.eager())
+def digest(triage: list) -> None:
+    """Dagster itself makes this whenever there are new answers."""
 
 
 class MortalResource(BatchorResource):
@@ -47,8 +54,17 @@ def definitions(url: str, folder: Path, die_at: str = "") -> dg.Definitions:
         base_url=url,
         die_at=die_at,
     )
+    conditions = dg.AutomationConditionSensorDefinition(
+        "conditions",
+        target=[digest],
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=1,
+    )
     return build_batchor_definitions(
-        assets=[tickets_asset(FOUR_ROWS), triage_assets()], resources={"batchor": resource}, minimum_interval_seconds=1
+        assets=[tickets_asset(FOUR_ROWS), triage_assets(freshness_policy=DAILY), digest],
+        resources={"batchor": resource},
+        sensors=[conditions],
+        minimum_interval_seconds=1,
     )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import sys
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
 
-from tests.on_dagster.shop import FOUR_ROWS, Shop, tickets_asset, triage_assets
+from batchor_dagster import BatchorChecks
+from tests.on_dagster.actor import definitions
+from tests.on_dagster.shop import FOUR_ROWS, Shop, materialized, serve, tickets_asset, triage_assets
 
 
 @dg.asset(automation_condition=dg.AutomationCondition.eager())
@@ -76,6 +79,81 @@ def test_a_new_partition_is_submitted_once_and_not_again_for_its_progress(
         keys, cursor = requested(shop, defs, cursor)
         asked.append(keys)
     assert asked == [{"triage_batch"}, set(), set(), set(), set()]
+
+
+def gated(shop: Shop, allowed: float) -> tuple[dg.Definitions, set[str]]:
+    """What is asked for once the sensor's run has delivered, where a reader waits for blocking checks."""
+
+    @dg.asset(
+        deps=["triage"],
+        automation_condition=dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed(),
+    )
+    def digest() -> None: ...
+
+    checks = BatchorChecks(max_failure_rate=allowed, blocking=True)
+    defs = shop.definitions([tickets_asset(FOUR_ROWS), triage_assets(checks=checks), digest])
+    _, cursor = requested(shop, defs)
+    shop.materialize(defs, "tickets", "triage_batch")
+    shop.sandbox.finish()
+    (delivery,) = serve(shop, defs)
+    assert len(materialized(delivery, "triage")) == 1
+    return defs, requested(shop, defs, cursor)[0]
+
+
+def test_what_waits_for_blocking_checks_fires_when_the_delivery_passes_them(shop: Shop) -> None:
+    assert gated(shop, 0.3)[1] == {"digest"}
+
+
+def test_what_waits_for_blocking_checks_stays_where_the_delivery_fails_them(shop: Shop) -> None:
+    assert gated(shop, 0.2)[1] == set()
+
+
+def test_a_run_without_one_answer_fires_nothing(shop: Shop) -> None:
+    empty = [{"id": name, "body": ""} for name in "ab"]
+    defs = shop.definitions([tickets_asset(empty), triage_assets(), digest])
+    _, cursor = requested(shop, defs)
+    shop.materialize(defs, "tickets", "triage_batch")
+    shop.sandbox.finish()
+    assert [one.success for one in serve(shop, defs)] == [False]
+    assert requested(shop, defs, cursor)[0] == set()
+
+
+def looked_at(shop: Shop, later: timedelta = timedelta()) -> str:
+    """How fresh one round of Dagster's own daemon finds the result asset, by a clock that is ahead by so much."""
+    from dagster._core.remote_origin import InProcessCodeLocationOrigin
+    from dagster._core.test_utils import freeze_time
+    from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+    from dagster._core.workspace.context import WorkspaceProcessContext
+    from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
+    from dagster._daemon.freshness import FreshnessDaemon
+
+    project = shop.folder / "project.py"
+    project.write_text(
+        "from pathlib import Path\nfrom tests.on_dagster.actor import definitions\n"
+        f"defs = definitions({shop.sandbox.base_url!r}, Path({str(shop.folder)!r}))\n"
+    )
+    origin = LoadableTargetOrigin(executable_path=sys.executable, python_file=str(project))
+    target = InProcessWorkspaceLoadTarget(InProcessCodeLocationOrigin(origin))
+    with WorkspaceProcessContext(shop.instance, target) as workspace, freeze_time(datetime.now(UTC) + later):
+        list(FreshnessDaemon().run_iteration(workspace))
+    key = dg.AssetKey("triage")
+    return shop.instance.get_freshness_state_records([key])[key].freshness_state.value
+
+
+def test_answers_grow_stale_by_the_policy_and_progress_does_not_refresh_them(shop: Shop) -> None:
+    defs = definitions(shop.sandbox.base_url, shop.folder)
+    shop.materialize(defs, "tickets", "triage_batch")
+    states = [looked_at(shop)]
+    shop.sandbox.finish()
+    shop.materialize(defs, "triage")
+    states += [looked_at(shop, timedelta(hours=hours)) for hours in (0, 25, 31)]
+    shop.materialize(defs, "triage_batch")
+    assert shop.tick(defs).asset_events
+    states.append(looked_at(shop, timedelta(hours=31)))
+    shop.sandbox.finish()
+    shop.materialize(defs, "triage")
+    states.append(looked_at(shop))
+    assert states == ["UNKNOWN", "PASS", "WARN", "FAIL", "FAIL", "PASS"]
 
 
 def test_a_freshness_policy_stands_on_the_results(shop: Shop) -> None:

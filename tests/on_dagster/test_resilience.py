@@ -177,6 +177,7 @@ def daemon(shop: Shop) -> Iterator[None]:
         "PYTHONPATH": str(ROOT),
         URL_VARIABLE: shop.sandbox.base_url,
         FOLDER_VARIABLE: str(shop.folder),
+        "FRESHNESS_DAEMON_INTERVAL_SECONDS": "1",
     }
     with (shop.folder / "daemon.log").open("ab") as log:
         leader = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **told}, stdout=log, stderr=log)
@@ -188,6 +189,13 @@ def daemon(shop: Shop) -> Iterator[None]:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         leader.wait(30)
+
+
+def freshness(shop: Shop) -> str:
+    """How fresh Dagster's daemon last found the result asset."""
+    key = dg.AssetKey("triage")
+    record = shop.instance.get_freshness_state_records([key]).get(key)
+    return record.freshness_state.value if record else ""
 
 
 def until(true: Callable[[], object], shop: Shop, limit_sec: float = 120.0) -> None:
@@ -212,3 +220,7 @@ def test_a_real_daemon_killed_with_its_code_server_and_its_worker_in_the_middle_
     with daemon(shop):
         until(lambda: delivered(shop), shop)
     assert_right_once(shop)
+    with daemon(shop):
+        # What Dagster's own daemons make of that: an asset downstream that is eager, and a fresh one.
+        until(lambda: shop.instance.fetch_materializations(dg.AssetKey("digest"), limit=1).records, shop)
+        until(lambda: freshness(shop) == "PASS", shop)
