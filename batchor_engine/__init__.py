@@ -1,5 +1,8 @@
 """batchor_engine: very many prompts through a provider's Batch API, no row lost, nothing paid twice."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from batchor_engine.artifacts.local import LocalArtifactStore
 from batchor_engine.config import (
     OpenAIConnection,
@@ -91,10 +94,32 @@ from batchor_engine.sources.limited import first_items
 from batchor_engine.sources.parquet import ParquetItemSource
 from batchor_engine.sources.tables import open_item_files
 from batchor_engine.states import ItemStatus, RunControlState, RunLifecycleStatus
-from batchor_engine.storage.memory import MemoryStateStore
-from batchor_engine.storage.postgres import PostgresStorage
 from batchor_engine.storage.registry import StorageKind, StorageRegistry, build_default_storage_registry
-from batchor_engine.storage.sqlite import SQLiteStorage
+
+if TYPE_CHECKING:
+    from batchor_engine.storage.memory import MemoryStateStore
+    from batchor_engine.storage.postgres import PostgresStorage
+    from batchor_engine.storage.sqlite import SQLiteStorage
+
+# Names whose modules bring SQLAlchemy along, which takes as long to load as all the rest of the engine.
+_LOADED_WHEN_NAMED = {
+    "MemoryStateStore": "batchor_engine.storage.memory",
+    "PostgresStorage": "batchor_engine.storage.postgres",
+    "SQLiteStorage": "batchor_engine.storage.sqlite",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _LOADED_WHEN_NAMED.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(home), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LOADED_WHEN_NAMED})
+
 
 __version__ = "0.1.0"
 

@@ -90,3 +90,19 @@ def picture(walks: Sequence[Walk], path: Path) -> None:
     times.legend()
     figure.tight_layout()
     figure.savefig(path)
+
+
+def soak_picture(lines: Sequence[dict[str, float]], path: Path) -> None:
+    """What must stay flat, each by the number of runs that were before."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 3))
+    FigureCanvasSVG(figure)
+    shown = ("ms_a_run", "cpu_ms_a_run", "rss_mib", "open_files")
+    for axes, name in zip(figure.subplots(1, len(shown)), shown, strict=True):
+        axes.plot([one["runs"] for one in lines], [one[name] for one in lines], marker="o")
+        axes.set(title=name.replace("_", " "), xlabel="runs", ylim=(0, max(one[name] for one in lines) * 1.2))
+        axes.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path)

@@ -7,6 +7,7 @@ sent again. Nothing is answered before `GET /open`, so that a run can be looked 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -221,12 +222,13 @@ class Handler(BaseHTTPRequestHandler):
         self.provider.calls[kind] = self.provider.calls.get(kind, 0) + 1
 
     def _list(self, query: dict[str, list[str]]) -> None:
-        newest_first = list(reversed(self.provider.batches.values()))
-        after = query.get("after", [""])[0]
-        begin = next((at + 1 for at, one in enumerate(newest_first) if one["id"] == after), 0)
+        newest_first = reversed(self.provider.batches.values())
+        if after := query.get("after", [""])[0]:
+            newest_first = itertools.islice(itertools.dropwhile(lambda one: one["id"] != after, newest_first), 1, None)
         limit = int(query.get("limit", ["20"])[0])
-        page = newest_first[begin : begin + limit]
-        more = begin + limit < len(newest_first)
+        page = list(itertools.islice(newest_first, limit + 1))
+        more = len(page) > limit
+        page = page[:limit]
         ends = {"first_id": page[0]["id"], "last_id": page[-1]["id"]} if page else {}
         self._json({"object": "list", "data": page, "has_more": more, **ends})
 

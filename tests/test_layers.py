@@ -64,6 +64,7 @@ HEAVY = (
     "starlette",
     "obstore",
     "msgspec",
+    "sqlalchemy",
 )
 MAX_LINES = 400
 

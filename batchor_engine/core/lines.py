@@ -22,9 +22,10 @@ def custom_id_of(line: bytes) -> str:
     return from_json(_id_of(line)[1])
 
 
-def body_of(line: bytes) -> bytes:
-    """All of a line but its custom id: equal for every attempt of one row."""
-    return line[_id_of(line).end(1) :].rstrip(b"\n")
+def id_and_body(line: bytes) -> tuple[bytes, bytes]:
+    """A line's custom id as JSON text, and all of the line but that: equal for every attempt of one row."""
+    found = _id_of(line)
+    return found[1], line[found.end(1) :].rstrip(b"\n")
 
 
 def _id_of(line: bytes) -> re.Match[bytes]:

@@ -6,13 +6,12 @@ Law: an outcome says what the provider said. Whether it counts, retries or ends 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from batchor_engine.models import JSONValue, RunUsage
 
 
-@dataclass(frozen=True)
-class LineRef:
+class LineRef(NamedTuple):
     """Where a line stands in a kept raw file: which file ("output" or "error"), byte offset, byte length."""
 
     file: str
@@ -20,8 +19,7 @@ class LineRef:
     length: int
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """The provider answered with usable text (canonical JSON text for endpoints that return data)."""
 
     text: str

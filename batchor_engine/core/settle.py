@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from batchor_engine.core.backoff import delay_sec
 from batchor_engine.core.outcomes import Answer, BatchFailure, LineRef, Missing, Outcome, Rejection
@@ -25,8 +26,7 @@ ENQUEUE_LIMIT = "enqueue_token_limit"
 BACK_PRESSURE = frozenset({QUOTA, ENQUEUE_LIMIT})
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """A row's next state, and what is kept of this line; `attempts` and `uncounted` are the new totals."""
 
     to: ItemStatus
@@ -40,7 +40,8 @@ class Verdict:
 
     @property
     def final(self) -> bool:
-        return self.to in {ItemStatus.COMPLETED, ItemStatus.FAILED_PERMANENT}
+        # A set would hash an enumeration's name for every row.
+        return self.to is ItemStatus.COMPLETED or self.to is ItemStatus.FAILED_PERMANENT
 
     def move(self, row: ItemRow) -> ItemMove:
         return ItemMove(row.item_index, self.to, self.attempts, self.uncounted, self.retry_at)

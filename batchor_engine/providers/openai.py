@@ -28,6 +28,7 @@ from batchor_engine.ports.providers import (
     RemoteFile,
     StructuredOutputSchema,
 )
+from batchor_engine.providers.clients import SharedClients
 from batchor_engine.providers.downloads import fetch
 from batchor_engine.providers.failures import batch_failure
 from batchor_engine.providers.faults import malformed, provider_call
@@ -76,6 +77,14 @@ class OpenAIBatchProvider(BatchProvider):
         self._given, self._client = client, client and _without_retries(client)
         self._lock = threading.Lock()
         self._writer = RequestWriter(config)
+        self._shared: SharedClients | None = None
+
+    @classmethod
+    def sharing(cls, config: OpenAIProviderConfig, clients: SharedClients) -> OpenAIBatchProvider:
+        """A provider whose client others of the same connection use too."""
+        provider = cls(config)
+        provider._shared = clients
+        return provider
 
     def __repr__(self) -> str:
         return f"OpenAIBatchProvider(model={str(self._config.model)!r}, account={self.account_label!r})"
@@ -305,10 +314,11 @@ class OpenAIBatchProvider(BatchProvider):
     # The client.
 
     def close(self) -> None:
-        """Close the client that this provider opened itself; one that was given stays its owner's."""
+        """Close the client that this provider opened itself; one that was given or is shared stays its owner's."""
         with self._lock:
             if self._given is None and self._client is not None:
-                self._client.close()
+                if self._shared is None:
+                    self._client.close()
                 self._client = None
 
     @contextmanager
@@ -335,16 +345,18 @@ class OpenAIBatchProvider(BatchProvider):
     def _official_client(self, key: str) -> Any:
         from openai import OpenAI
 
-        # Retries are the runtime's: durable, and never of a call that may have created something.
-        return OpenAI(
-            api_key=key,
-            base_url=self._base_url(),
-            organization=self._config.organization,
-            project=self._config.project,
-            timeout=float(self._config.request_timeout_sec),
-            default_headers=headers_of(self._config) or None,
-            max_retries=0,
-        )
+        settings: dict[str, Any] = {
+            "api_key": key,
+            "base_url": self._base_url(),
+            # What is not in the config is taken from the environment, as the client itself would.
+            "organization": self._config.organization or os.environ.get("OPENAI_ORG_ID"),
+            "project": self._config.project or os.environ.get("OPENAI_PROJECT_ID"),
+            "timeout": float(self._config.request_timeout_sec),
+            "default_headers": headers_of(self._config) or None,
+            # Retries are the runtime's: durable, and never of a call that may have created something.
+            "max_retries": 0,
+        }
+        return OpenAI(**settings) if self._shared is None else self._shared.get(settings, OpenAI)
 
     def _upload_timeout(self, size: int) -> float:
         return float(self._config.request_timeout_sec + size // _SLOWEST_BYTES_PER_SEC)

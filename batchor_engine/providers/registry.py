@@ -12,6 +12,7 @@ from typing import NamedTuple, cast
 from batchor_engine.config import OpenAIProviderConfig, ProviderConfig, ProviderKind
 from batchor_engine.models import JSONObject, JSONValue
 from batchor_engine.ports.providers import BatchProvider, ProviderConfigLoader, ProviderFactory
+from batchor_engine.providers.clients import SharedClients
 
 
 class _Entry(NamedTuple):
@@ -62,14 +63,15 @@ class ProviderRegistry:
 def build_default_provider_registry() -> ProviderRegistry:
     """A registry with every provider that comes with the engine."""
     registry = ProviderRegistry()
-    registry.register(kind=ProviderKind.OPENAI, factory=_openai, loader=OpenAIProviderConfig.from_payload)
+    clients = SharedClients()
+
+    def openai(config: OpenAIProviderConfig) -> BatchProvider:
+        from batchor_engine.providers.openai import OpenAIBatchProvider
+
+        return OpenAIBatchProvider.sharing(config, clients)
+
+    registry.register(kind=ProviderKind.OPENAI, factory=openai, loader=OpenAIProviderConfig.from_payload)
     return registry
-
-
-def _openai(config: OpenAIProviderConfig) -> BatchProvider:
-    from batchor_engine.providers.openai import OpenAIBatchProvider
-
-    return OpenAIBatchProvider(config)
 
 
 def _checked_kind(kind: ProviderKind | str) -> str:

@@ -6,7 +6,6 @@ Law: rendering is exact or fails with the request's id; reading never raises, wh
 from __future__ import annotations
 
 import json
-import re
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
@@ -104,9 +103,11 @@ class _Form(NamedTuple):
     @classmethod
     def cut(cls, line: bytes, marks: Sequence[str]) -> _Form:
         """Cut a line at its marks, which stand for custom id, prompt and system prompt."""
-        quoted = [to_json(mark) for mark in marks]
-        front, *rest = re.split(b"(%s)" % b"|".join(quoted), line)
-        return cls(front, tuple((quoted.index(mark), after) for mark, after in zip(*[iter(rest)] * 2, strict=True)))
+        places = sorted((line.find(to_json(mark)), which) for which, mark in enumerate(marks))
+        found = [(place, place + len(to_json(marks[which])), which) for place, which in places if place >= 0]
+        ends = [place for place, _, _ in found[1:]] + [len(line)]
+        gaps = tuple((which, line[after:end]) for (_, after, which), end in zip(found, ends, strict=True))
+        return cls(line[: found[0][0]], gaps)
 
     def filled(self, custom_id: str, parts: PromptParts) -> bytes:
         texts = (custom_id, parts.prompt, parts.system_prompt)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic_core import from_json
 
 from batchor_engine.core.outcomes import LineRef
 from batchor_engine.core.parsing import parse_answer
@@ -102,7 +103,12 @@ def _raw_response(row: SegmentRow, raw: RawReader | None) -> JSONObject | None:
 
 
 def _metadata(row: SegmentRow) -> JSONObject:
-    return {} if row.metadata_json is None else json.loads(row.metadata_json)
+    if row.metadata_json is None:
+        return {}
+    try:
+        return from_json(row.metadata_json, cache_strings="keys")
+    except ValueError:
+        return json.loads(row.metadata_json)  # half a character, as an escape
 
 
 def _failure(row: SegmentRow) -> ItemFailure | None:

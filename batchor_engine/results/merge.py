@@ -14,6 +14,9 @@ from pathlib import Path
 from batchor_engine.core.segment import SegmentRow
 from batchor_engine.results.segments import index_range, read_rows
 
+# (item index, source, row, how to go on): the source's position decides ties, so rows are never compared.
+_Heap = list[tuple[int, int, SegmentRow, Iterator[SegmentRow]]]
+
 
 @dataclass(frozen=True)
 class MergeInput:
@@ -33,16 +36,29 @@ def merge_by_index(sources: Iterable[MergeInput | str | Path | Iterable[SegmentR
     """All rows by item index; rows of one item come in the order in which their sources were given."""
     inputs = [(position, _as_input(source)) for position, source in enumerate(sources)]
     waiting = sorted(inputs, key=lambda pair: pair[1].first_index, reverse=True)
-    # (item index, source, how to go on): the source's position decides ties, so rows are never compared.
-    heap: list[tuple[int, int, SegmentRow, Iterator[SegmentRow]]] = []
+    heap: _Heap = []
     while waiting or heap:
         while waiting and (not heap or waiting[-1][1].first_index <= heap[0][0]):
             position, source = waiting.pop()
             _push_next(heap, position, source.open())
         if heap:
-            _, position, row, rest = heap[0]
-            yield row
-            _replace_first(heap, position, rest)
+            yield from _run_ahead(heap, waiting[-1][1].first_index if waiting else None)
+
+
+def _run_ahead(heap: _Heap, next_opened: int | None) -> Iterator[SegmentRow]:
+    """The rows of the first source up to where another one has a row, or one that waits begins.
+
+    Retried rows are few, so nearly all rows come in long runs that need no heap.
+    """
+    _, position, row, rest = heapq.heappop(heap)
+    others = [index for index in (heap[0][0] if heap else None, next_opened) if index is not None]
+    end = min(others, default=None)
+    yield row
+    for row in rest:
+        if end is not None and row.item_index >= end:
+            heapq.heappush(heap, (row.item_index, position, row, rest))
+            return
+        yield row
 
 
 def newest_per_item(rows: Iterable[SegmentRow]) -> Iterator[SegmentRow]:
@@ -65,18 +81,7 @@ def _as_input(source: MergeInput | str | Path | Iterable[SegmentRow]) -> MergeIn
     return MergeInput(-1, lambda: iter(source))
 
 
-_Heap = list[tuple[int, int, SegmentRow, Iterator[SegmentRow]]]
-
-
 def _push_next(heap: _Heap, position: int, rows: Iterator[SegmentRow]) -> None:
     row = next(rows, None)
     if row is not None:
         heapq.heappush(heap, (row.item_index, position, row, rows))
-
-
-def _replace_first(heap: _Heap, position: int, rows: Iterator[SegmentRow]) -> None:
-    row = next(rows, None)
-    if row is None:
-        heapq.heappop(heap)
-    else:
-        heapq.heapreplace(heap, (row.item_index, position, row, rows))

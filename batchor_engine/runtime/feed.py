@@ -10,6 +10,8 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
+from pydantic_core import PydanticSerializationError, to_json
+
 from batchor_engine.core.records import IngestPosition
 from batchor_engine.core.text import counted, is_whole
 from batchor_engine.errors import RunMismatchError
@@ -135,6 +137,11 @@ def _metadata_json(item: BatchItem[Any]) -> str | None:
         raise TypeError(f"item {item.item_id!r}: metadata must be an object, not {type(item.metadata).__name__}")
     if not isinstance(item.metadata.get(LINEAGE_KEY, {}), dict):
         raise TypeError(f"item {item.item_id!r}: metadata key {LINEAGE_KEY!r} is reserved and must be an object")
+    if len(item.metadata) == 1 and _holds_texts_and_counts(item.metadata.get(LINEAGE_KEY)):
+        try:
+            return to_json(item.metadata).decode()
+        except PydanticSerializationError:
+            pass  # a lone surrogate goes the long way
     return _json(item.metadata, item.item_id, "metadata") if item.metadata else None
 
 
@@ -143,6 +150,16 @@ def _check_text(item_id: str) -> None:
         raise ValueError(f"item_id {item_id!r} holds half a character (a lone surrogate); no store can keep it")
     if "\0" in item_id:
         raise ValueError(f"item_id {item_id!r} holds a NUL character, which PostgreSQL cannot keep")
+
+
+def _holds_texts_and_counts(lineage: object) -> bool:
+    """True for what our own file sources attach to every row, which any writer of JSON writes alike."""
+    if type(lineage) is not dict:
+        return False
+    return all(
+        type(name) is str and (type(value) is str or type(value) is int)
+        for name, value in cast("dict[object, object]", lineage).items()
+    )
 
 
 def _is_plain(payload: object) -> bool:

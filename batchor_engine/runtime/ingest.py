@@ -16,7 +16,6 @@ from pydantic_core import from_json
 
 from batchor_engine.artifacts import keys
 from batchor_engine.core.groups import group_of
-from batchor_engine.core.identity import custom_id
 from batchor_engine.core.packing import Load, Oversize, PackLimits, too_large
 from batchor_engine.core.records import IngestPosition, ItemRow, Lease, NewItem, NewPart, NewSegment, RunRecord
 from batchor_engine.core.segment import SegmentRow
@@ -142,7 +141,7 @@ class Ingestion:
     def _add(self, part: _Part, lines: BinaryIO, sidecar: BinaryIO, fed: FedRow, line: bytes, tokens: int) -> None:
         index, item_id, group = part.next_index, fed.item.item_id, group_of(fed.item)
         lines.write(line)
-        sidecar.write(sidecar_line(index, item_id, custom_id(item_id, 1), line, fed.metadata_json))
+        sidecar.write(sidecar_line(index, item_id, line, fed.metadata_json))
         part.items.append(NewItem(index, item_id, part.load.bytes, len(line), tokens, group, failed=False))
         part.passed(fed)
 

@@ -13,23 +13,19 @@ from typing import BinaryIO
 
 from pydantic_core import from_json, to_json
 
-from batchor_engine.core.lines import body_of
+from batchor_engine.core.lines import id_and_body
 from batchor_engine.core.records import ItemRow, PartRecord
 from batchor_engine.ports.artifacts import ArtifactStore
 
 _INDEX, _NO_METADATA = b'{"item_index":', b',"metadata":null}\n'
 
 
-def sidecar_line(item_index: int, item_id: str, custom_id: str, line: bytes, metadata_json: str | None) -> bytes:
-    """One line; `sha256` covers the request without its custom id, so it is equal for every attempt."""
-    head = {
-        "item_index": item_index,
-        "item_id": item_id,
-        "custom_id": custom_id,
-        "sha256": hashlib.sha256(body_of(line)).hexdigest(),
-        "metadata": metadata_json,
-    }
-    return to_json(head) + b"\n"
+def sidecar_line(item_index: int, item_id: str, line: bytes, metadata_json: str | None) -> bytes:
+    """The line beside a request line; `sha256` covers the request without its custom id, so every attempt has it."""
+    custom_id, body = id_and_body(line)
+    return b'{"item_index":%d,"item_id":%s,"custom_id":%s,"sha256":"%s","metadata":%s}\n' % (
+        item_index, to_json(item_id), custom_id, hashlib.sha256(body).hexdigest().encode(), to_json(metadata_json),
+    )  # fmt: skip
 
 
 def with_metadata(

@@ -1,4 +1,7 @@
-"""Stores by kind or by URL."""
+"""Stores by kind or by URL.
+
+Law: a store's module, and SQLAlchemy with it, is loaded when the first store of its kind is opened, not before.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,12 @@ from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, cast
-
-from sqlalchemy.engine import URL
+from typing import TYPE_CHECKING, Any, cast
 
 from batchor_engine.ports.state import StateStore
-from batchor_engine.storage.engine import parse_url
-from batchor_engine.storage.memory import MemoryStateStore
-from batchor_engine.storage.postgres import PostgresStorage
-from batchor_engine.storage.sqlite import SQLiteStorage
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
 
 POSTGRES_DSN = "BATCHOR_POSTGRES_DSN"
 _POSTGRES_OPTIONS: dict[str, Callable[[Any], Any]] = {"schema": str, "pool_size": int, "statement_timeout_sec": float}
@@ -52,9 +52,15 @@ class StorageRegistry:
 def build_default_storage_registry(*, provider_registry: Any = None) -> StorageRegistry:
     """A registry with the stores that come with the engine."""
     registry = StorageRegistry()
-    registry.register(kind=StorageKind.SQLITE, factory=lambda: SQLiteStorage(provider_registry=provider_registry))
+
+    def sqlite() -> StateStore:
+        from batchor_engine.storage.sqlite import SQLiteStorage
+
+        return SQLiteStorage(provider_registry=provider_registry)
+
+    registry.register(kind=StorageKind.SQLITE, factory=sqlite)
     registry.register(kind=StorageKind.POSTGRES, factory=_postgres_of_the_environment)
-    registry.register(kind=StorageKind.MEMORY, factory=MemoryStateStore)
+    registry.register(kind=StorageKind.MEMORY, factory=_memory)
     return registry
 
 
@@ -71,20 +77,31 @@ def open_store(storage: str | StateStore | None, registry: StorageRegistry) -> S
 
 def open_url(url: str, *, now: Callable[[], datetime] | None = None) -> StateStore:
     """A store by URL: sqlite:///file, sqlite:// for memory, or postgresql://user:password@host/db?schema=name."""
+    from batchor_engine.storage.engine import parse_url
+    from batchor_engine.storage.sqlite import SQLiteStorage
+
     parsed = parse_url(url)
     match parsed.get_backend_name():
         case "sqlite" if parsed.database:
             return SQLiteStorage(path=Path(parsed.database), now=now)
         case "sqlite":
-            return MemoryStateStore(now=now)
+            return _memory(now)
         case "postgresql" | "postgres":
             return _open_postgres(parsed, now)
         case other:
             raise ValueError(f"there is no store of kind {other!r}: use sqlite:///file.sqlite3 or postgresql://host/db")
 
 
-def _open_postgres(url: URL, now: Callable[[], datetime] | None) -> PostgresStorage:
+def _memory(now: Callable[[], datetime] | None = None) -> StateStore:
+    from batchor_engine.storage.memory import MemoryStateStore
+
+    return MemoryStateStore(now=now)
+
+
+def _open_postgres(url: URL, now: Callable[[], datetime] | None) -> StateStore:
     """What libpq does not know is ours: schema, pool_size, statement_timeout_sec."""
+    from batchor_engine.storage.postgres import PostgresStorage
+
     ours = {name: kind(url.query[name]) for name, kind in _POSTGRES_OPTIONS.items() if name in url.query}
     rest = url.difference_update_query(ours)
     return PostgresStorage(dsn=rest.render_as_string(hide_password=False), now=now, **ours)

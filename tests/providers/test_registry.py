@@ -10,6 +10,7 @@ import pytest
 
 from batchor_engine.config import OpenAIEnqueueLimitConfig, OpenAIProviderConfig, ProviderConfig
 from batchor_engine.models import JSONObject, JSONValue
+from batchor_engine.providers.clients import SharedClients
 from batchor_engine.providers.openai import OpenAIBatchProvider
 from batchor_engine.providers.registry import ProviderRegistry, build_default_provider_registry
 
@@ -121,3 +122,35 @@ def test_the_sdk_and_the_tokenizer_are_imported_on_first_use() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_runs_of_one_connection_share_a_client_and_others_do_not() -> None:
+    registry = build_default_provider_registry()
+
+    def client(key: str, **settings: Any) -> Any:
+        made = registry.create(OpenAIProviderConfig(model="m", api_key=key, **settings))
+        assert isinstance(made, OpenAIBatchProvider)
+        return made._connected()
+
+    first = client("sk-one", headers={"X-Team": "a"})
+    assert client("sk-one", headers={"X-Team": "a"}) is first
+    others = [client("sk-two"), client("sk-one"), client("sk-one", base_url="http://127.0.0.1:1/v1")]
+    assert len({id(one) for one in (first, *others)}) == 4
+
+
+def test_a_provider_that_is_closed_leaves_the_shared_client_open() -> None:
+    registry = build_default_provider_registry()
+    one, other = (registry.create(OpenAIProviderConfig(model="m", api_key="sk")) for _ in range(2))
+    assert isinstance(one, OpenAIBatchProvider)
+    assert isinstance(other, OpenAIBatchProvider)
+    client = other._connected()
+    assert one._connected() is client
+    one.close()
+    assert not client.is_closed()
+
+
+def test_a_forked_child_speaks_through_a_client_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    clients = SharedClients()
+    parents = clients.get({"api_key": "sk"}, dict)
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    assert clients.get({"api_key": "sk"}, dict) is not parents

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchor_engine.config import OpenAIEndpoint, OpenAIProviderConfig
-from batchor_engine.core.lines import body_of, custom_id_of, with_custom_id
+from batchor_engine.core.lines import custom_id_of, id_and_body, with_custom_id
 from batchor_engine.models import PromptParts
 from batchor_engine.ports.providers import StructuredOutputSchema
 from batchor_engine.providers.wire import RequestWriter, merged
@@ -162,7 +162,7 @@ def test_a_retry_changes_the_id_and_no_other_byte(old: str, new: str, prompt: st
     again = with_custom_id(line, new)
     assert custom_id_of(line) == old
     assert custom_id_of(again) == new
-    assert body_of(line) == body_of(again) == body_of(again + b"\n")
+    assert id_and_body(line)[1] == id_and_body(again)[1] == id_and_body(again + b"\n")[1]
     assert again == writer().render(new, PromptParts(prompt), SCHEMA)
 
 
