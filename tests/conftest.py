@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from tests import rings
 
@@ -23,6 +24,10 @@ pytest.register_assert_rewrite("batchor_engine.testing.store_bench", "batchor_en
 for name in [name for name in os.environ if name.startswith(("OPENAI_", "AWS_"))]:
     del os.environ[name]
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost,::1"
+
+# No test asserts a time, and Hypothesis would: 200 ms an example.
+settings.register_profile("untimed", settings(), deadline=None)
+settings.load_profile("untimed")
 
 # A shell that runs the suite in the background has switched Ctrl-C off, and every child process would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -81,7 +81,7 @@ def in_small_groups(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     monkeypatch.setattr(segments, "_SLICE_ROWS", 2)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.lists(rows, max_size=12).map(lambda some: sorted(some, key=lambda one: one.item_index)))
 def test_every_row_comes_back_equal_lone_surrogates_included(tmp_path: Path, content: Sequence[SegmentRow]) -> None:
     written(tmp_path / "s", content)

@@ -121,7 +121,7 @@ NODES = st.recursive(
 TREE = closed({"value": {"type": "integer"}, "next": {"anyOf": [{"$ref": "#/$defs/tree"}, {"type": "null"}]}})
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.dictionaries(st.text(max_size=4), NODES, max_size=4), st.text(max_size=20))
 def test_every_generated_value_fits_its_schema(properties: dict[str, Any], prompt: str) -> None:
     schema = closed(properties) | {"$defs": {"tree": TREE}}

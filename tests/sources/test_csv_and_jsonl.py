@@ -20,7 +20,7 @@ from batchor_engine.models import LINEAGE_KEY
 from batchor_engine.sources.base import ResumableItemSource
 from batchor_engine.sources.files import CsvItemSource, JsonlItemSource
 
-anywhere = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+anywhere = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def csv_source(path: Path, **more) -> CsvItemSource:
