@@ -54,8 +54,10 @@ class SlotRange:
     partitions: tuple[str, ...]
 
     def labels(self, **more: str) -> dict[str, str]:
-        members = {_MEMBER_LABEL.format(key): _IS_MEMBER for key in self.partitions}
-        return {ASSET_LABEL: self.asset, PARTITIONS_LABEL: self.keys_label(), **members, **more}
+        labels = {ASSET_LABEL: self.asset, PARTITIONS_LABEL: self.keys_label()}
+        for key in self.partitions:
+            labels |= member_label(key)
+        return {**labels, **more}
 
     def keys_label(self) -> str:
         return json.dumps(self.partitions)
@@ -72,6 +74,11 @@ class SlotRange:
 def target(asset: str, partitions: Collection[str]) -> Slot | SlotRange:
     """What one engine run is for: an asset without partitions, with one, or with several."""
     return SlotRange(asset, tuple(partitions)) if len(partitions) > 1 else Slot(asset, *partitions)
+
+
+def member_label(partition: str) -> dict[str, str]:
+    """The label of a run for several partitions that this one is among."""
+    return {_MEMBER_LABEL.format(partition): _IS_MEMBER}
 
 
 def asset_label(key: dg.AssetKey) -> str:
@@ -112,7 +119,7 @@ def runs_of(runner: BatchRunner, asset: str) -> list[RunInfo]:
 
 def newest_run(runner: BatchRunner, slot: Slot) -> RunInfo | None:
     """The run of the latest generation, finished or not, for this slot alone or for others too."""
-    member = {ASSET_LABEL: slot.asset, _MEMBER_LABEL.format(slot.partition): _IS_MEMBER}
+    member = {ASSET_LABEL: slot.asset, **member_label(slot.partition)}
     shared = runner.find_runs(labels=member, limit=1) if slot.partition else []
     return max([*runner.find_runs(labels=slot.labels(), limit=1), *shared], key=_age_key, default=None)
 

@@ -22,6 +22,7 @@ from batchor_dagster.config import (
     stored_overrides,
 )
 from batchor_dagster.engine_runs import (
+    ASSET_LABEL,
     GENERATION_LABEL,
     Slot,
     SlotRange,
@@ -29,8 +30,10 @@ from batchor_dagster.engine_runs import (
     generation_of,
     is_cancelled,
     latest_for,
+    member_label,
     slots_of,
     target,
+    target_of,
     views,
 )
 from batchor_dagster.metadata import BatchorMetadataSet
@@ -140,6 +143,7 @@ def _stored(
     try:
         found = runner.info(where.run_id(name))
     except UnknownRunError:
+        _refuse_another_cut(runner, where, name)
         return None
     if [slot.partition for slot in slots_of(found)] != _partitions(where):
         raise dg.Failure(
@@ -148,6 +152,25 @@ def _stored(
             allow_retries=False,
         )
     return found
+
+
+def _refuse_another_cut(runner: BatchRunner, where: Slot | SlotRange, generation: str) -> None:
+    """A backfill that is run again may cut its partitions into other ranges: their rows would be paid twice."""
+    mine = {ASSET_LABEL: where.asset, GENERATION_LABEL: generation}
+    if isinstance(where, Slot):
+        shared = {**mine, **member_label(where.partition)} if where.partition else None
+        found = runner.find_runs(shared, limit=1) if shared else []
+    else:
+        wanted = set(where.partitions)
+        found = [
+            one for one in runner.find_runs(mine) if not wanted.isdisjoint(slot.partition for slot in slots_of(one))
+        ]
+    if found:
+        raise dg.Failure(
+            f"{found[0].run_id} was started for {target_of(found[0])} in this generation, and {where} would pay for "
+            "some rows again: re-execute that run, or materialize in a new run for a new generation",
+            allow_retries=False,
+        )
 
 
 def _partitions(where: Slot | SlotRange) -> list[str]:

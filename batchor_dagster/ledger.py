@@ -10,9 +10,10 @@ from functools import cached_property
 
 import dagster as dg
 
-from batchor_dagster.engine_runs import Slot, is_lost, lost_outcome, slot_of
+from batchor_dagster.engine_runs import Slot, is_lost, lost_outcome, slot_of, slots_of
 from batchor_dagster.latest import IDS_AT_ONCE, Latest
 from batchor_dagster.metadata import OUTCOME_TAG, REVISION_TAG, RUN_ID_TAG, SENSOR_TAG, BatchorMetadataSet
+from batchor_dagster.partitions import is_within
 from batchor_dagster.resources import RESOURCE
 from batchor_engine import RunInfo
 
@@ -28,6 +29,8 @@ ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRun
 
 # A run that began this long ago and has not ended is taken for dead.
 GIVEN_UP_SEC = 1800.0
+# Of the Dagster runs for one engine run, how many of the latest are looked at.
+MAX_RECALLED = 100
 
 
 def is_given_up(record: dg.RunRecord) -> bool:
@@ -74,21 +77,14 @@ class Ledger:
         """What the latest observation of an asset and partition says; an empty set without one."""
         return BatchorMetadataSet.extract(self._observed.of(*self._place(slot)))
 
-    def is_delivered(self, info: RunInfo, parts: Iterable[RunInfo]) -> bool:
-        """True when the asset shows the outcome of this ended run: its rows, or a red run where it has none.
+    def undelivered(self, info: RunInfo, parts: Mapping[Slot, RunInfo]) -> list[Slot]:
+        """Where an asset does not show the outcome of this ended run: its rows, or a red run where it has none.
 
         `parts` are the facts about its rows in each partition that has no later run.
         """
-        red = False
-        for part in parts:
-            if not is_lost(part):
-                if not self._shows(part):
-                    return False
-            elif not red:
-                red = self._turned_red(info)
-                if not red:
-                    return False
-        return True
+        lost = [slot for slot, part in parts.items() if is_lost(part)]
+        told = self._turned_red(info, lost) if lost else set[Slot]()
+        return [slot for slot, part in parts.items() if not (slot in told if slot in lost else self._shows(part))]
 
     def _shows(self, info: RunInfo) -> bool:
         shown = BatchorMetadataSet.extract(self._materialized.of(*self._place(slot_of(info))))
@@ -123,11 +119,16 @@ class Ledger:
     def _records_with(self, run_ids: Sequence[str]) -> Sequence[dg.RunRecord]:
         return self.instance.get_run_records(dg.RunsFilter(tags={SENSOR_TAG: self.watch.sensor, RUN_ID_TAG: run_ids}))
 
-    def _turned_red(self, info: RunInfo) -> bool:
-        """True when the last run that this sensor asked for said so; a run that died on the way has said nothing."""
+    def _turned_red(self, info: RunInfo, lost: Iterable[Slot]) -> set[Slot]:
+        """Those of which the last run that this sensor asked for said so; one that died on the way said nothing."""
         mine = {SENSOR_TAG: self.watch.sensor, RUN_ID_TAG: info.run_id}
-        last = self.instance.get_runs(dg.RunsFilter(tags=mine, statuses=ENDED), limit=1)
-        return any(run.is_failure and run.tags.get(OUTCOME_TAG) == lost_outcome(info) for run in last)
+        latest = self.instance.get_runs(dg.RunsFilter(tags=mine, statuses=ENDED), limit=MAX_RECALLED)
+        stored = [slot.partition for slot in slots_of(info)]
+        last = {
+            slot: next((run for run in latest if is_within(run.tags, slot.partition, stored)), None) for slot in lost
+        }
+        outcome = lost_outcome(info)
+        return {slot for slot, run in last.items() if run and run.is_failure and run.tags.get(OUTCOME_TAG) == outcome}
 
     @cached_property
     def _observed(self) -> Latest:

@@ -9,12 +9,12 @@ from typing import Any
 import dagster as dg
 
 from batchor_dagster.checks import BatchorChecks, check_results
-from batchor_dagster.engine_runs import is_cancelled, is_lost, lost_outcome
+from batchor_dagster.engine_runs import is_cancelled, is_lost
 from batchor_dagster.facts import Facts, facts_of
 from batchor_dagster.failures import reasons
 from batchor_dagster.forms import InputForm, ValueForm, read_failures, read_rows
 from batchor_dagster.io_manager import BatchorIOManager
-from batchor_dagster.metadata import OUTCOME_TAG, URI_KEY, BatchorMetadataSet
+from batchor_dagster.metadata import URI_KEY, BatchorMetadataSet
 from batchor_dagster.reports import failure_metadata, result_metadata, row_counts, usage_metadata
 from batchor_dagster.resources import RESOURCE, job_name
 from batchor_engine import Run, RunInfo
@@ -71,8 +71,6 @@ def outcome(context: dg.AssetExecutionContext, ended: Ended, target: Target) -> 
     if is_lost(ended.info):
         # A cancel is for good: nobody wants to know how well the rest of the rows did.
         yield from () if is_cancelled(ended.info) else checks
-        # The sensor recognises by this tag that the partition shows what became of the run.
-        context.instance.add_run_tags(context.run.run_id, {OUTCOME_TAG: lost_outcome(ended.info)})
         raise dg.Failure(_why_lost(ended.info, facts, target), metadata, allow_retries=False)
     if target.key in context.selected_asset_keys:
         yield dg.MaterializeResult(

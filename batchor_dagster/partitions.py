@@ -1,17 +1,18 @@
 """Several partitions in one step: the job function is called once for each, as if it had the step for itself.
 
-Law: a function sees of a range what it would see in a run of that one partition, or the step fails and says why.
+Law: a function sees of a range what it would see in a run of that one partition, or the step fails and says why. A
+range that is asked for holds exactly the partitions that are meant, as Dagster counts them today.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import dagster as dg
 
-from batchor_dagster.engine_runs import SlotRange
-
+PARTITION_TAG = "dagster/partition"
 RANGE_START_TAG, RANGE_END_TAG = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 # Each partition of the consumer sees the same partitions of what is upstream.
 _SAME_FOR_ALL = (dg.AllPartitionMapping, dg.LastPartitionMapping, dg.SpecificPartitionsPartitionMapping)
@@ -30,9 +31,18 @@ def takes_ranges(policy: dg.BackfillPolicy | None) -> bool:
     return policy is not None and policy.max_partitions_per_run != 1
 
 
-def range_tags(where: SlotRange) -> dict[str, str]:
+def range_tags(keys: Sequence[str]) -> dict[str, str]:
     """The tags by which Dagster knows a run of these partitions."""
-    return {RANGE_START_TAG: where.partitions[0], RANGE_END_TAG: where.partitions[-1]}
+    return {RANGE_START_TAG: keys[0], RANGE_END_TAG: keys[-1]}
+
+
+def is_within(tags: Mapping[str, str], partition: str, stored: Sequence[str]) -> bool:
+    """Whether a Dagster run with these tags was for a partition; `stored` is the order in which a range counts them."""
+    ends = [tags[PARTITION_TAG]] if PARTITION_TAG in tags else [tags.get(RANGE_START_TAG), tags.get(RANGE_END_TAG)]
+    if not partition or partition in ends:
+        return True
+    places = [stored.index(end) for end in ends if end in stored]
+    return len(places) == 2 and places[0] <= stored.index(partition) <= places[1]
 
 
 def partitions_of_step(context: dg.AssetExecutionContext) -> list[str]:
@@ -42,7 +52,40 @@ def partitions_of_step(context: dg.AssetExecutionContext) -> list[str]:
     if not (context.has_partition_key or context.has_partition_key_range):
         asset = context.assets_def.key.to_user_string()
         raise dg.Failure(f"{asset} has partitions: choose one or a range of them", allow_retries=False)
-    return [context.partition_key] if context.has_partition_key else list(context.partition_keys)
+    keys = [context.partition_key] if context.has_partition_key else list(context.partition_keys)
+    if not keys:
+        ends = context.partition_key_range
+        raise dg.Failure(f"There is no partition from {ends.start} to {ends.end}", allow_retries=False)
+    return keys
+
+
+def existing(
+    partitions: dg.PartitionsDefinition | None, keys: Sequence[str], instance: dg.DagsterInstance
+) -> list[str]:
+    """The keys that Dagster still has; for an asset without partitions the empty one."""
+    if partitions is None:
+        return [key for key in keys if not key]
+    with dg.partition_loading_context(dynamic_partitions_store=instance):
+        return [key for key in keys if key and partitions.has_partition_key(key)]
+
+
+def pieces(
+    partitions: dg.PartitionsDefinition, keys: Sequence[str], stored: Sequence[str], instance: dg.DagsterInstance
+) -> list[list[str]]:
+    """These keys out of `stored`, as few ranges as hold them and nothing else; where none does, one by one."""
+    with dg.partition_loading_context(dynamic_partitions_store=instance):
+        if _is_range(partitions, keys):
+            return [list(keys)]
+        found: list[list[str]] = []
+        for _, run in groupby(enumerate(keys), lambda one: stored.index(one[1]) - one[0]):
+            part = [key for _, key in run]
+            found += [part] if _is_range(partitions, part) else [[key] for key in part]
+        return found
+
+
+def _is_range(partitions: dg.PartitionsDefinition, keys: Sequence[str]) -> bool:
+    inside = partitions.get_partition_keys_in_range(dg.PartitionKeyRange(keys[0], keys[-1])) if keys else []
+    return sorted(inside) == sorted(keys)
 
 
 def for_partition(given: Mapping[str, Any], context: dg.AssetExecutionContext, keys: Sequence[str], key: str) -> Any:

@@ -116,16 +116,16 @@ def bring_in(
     ended = list(_ended(context, runner, newest, infos))
     missing = [str(slot) for slot in slots if slot not in newest]
     delivered = Delivery(context, target)
-    if len(slots) == 1:
-        yield from (event for one in ended for event in delivered.one(one))
-    else:
-        try:
+    try:
+        if len(slots) == 1:
+            yield from (event for one in ended for event in delivered.one(one))
+        else:
             yield from delivered.many(ended, len(slots))
-        except dg.Failure:
-            # As for one partition: the sensor recognises by this tag that Dagster shows what became of the run.
-            for info in infos.values():
-                context.instance.add_run_tags(context.run.run_id, {OUTCOME_TAG: lost_outcome(info)})
-            raise
+    except dg.Failure:
+        # The sensor recognises by this tag that the partitions show what became of the run.
+        for info in infos.values():
+            context.instance.add_run_tags(context.run.run_id, {OUTCOME_TAG: lost_outcome(info)})
+        raise
     if missing:
         raise _never_submitted(missing, target.submitted_by)
     pending = [info for info in infos.values() if not info.is_finished]

@@ -12,13 +12,23 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from batchor_dagster.engine_runs import ASSET_LABEL, Slot, SlotRange, newest_by_slot, target_of, views
+from batchor_dagster.engine_runs import (
+    ASSET_LABEL,
+    Slot,
+    SlotRange,
+    newest_by_slot,
+    slot_of,
+    slots_of,
+    target_of,
+    views,
+)
 from batchor_dagster.ledger import Ledger
 from batchor_dagster.metadata import REASON_TAG, REVISION_TAG, RUN_ID_TAG, SENSOR_TAG, BatchorMetadataSet
-from batchor_dagster.partitions import range_tags
+from batchor_dagster.partitions import existing, pieces, range_tags
 from batchor_dagster.reports import in_doubt_message, progress_metadata
 from batchor_engine import BatchRunner, RunControlState, RunInfo, counted
 
+DELIVER = "deliver"
 LONGEST_PAUSE_SEC = 3600.0
 # Dagster writes the observations of a tick one by one; the rest is reported by the next ticks.
 MAX_OBSERVATIONS = 100
@@ -28,6 +38,8 @@ CLOCK_MARGIN_SEC = 300.0
 
 # By engine run: the slots that it is the latest run of, in order.
 OwnSlots = dict[str, list[Slot]]
+# A run that has ended, and where that is not shown.
+Undelivered = tuple[RunInfo, list[Slot]]
 
 
 @dataclass(frozen=True)
@@ -110,9 +122,9 @@ class Tick:
         own = _own_slots([*history.working, *history.ended])
         self.ledger.foresee(ended=(slot for info in history.ended for slot in own.get(info.run_id, ())))
         undelivered, settled_until = self._undelivered(history, own)
-        requests = list(self._requests(history.working, undelivered))
+        requests = list(self._requests(history.working, own, undelivered))
         observations, seen = self._observations(history.working, own, before.seen)
-        until = min([settled_until, *(_age(info) for info in undelivered), *history.open_since()])
+        until = min([settled_until, *(_age(info) for info, _ in undelivered), *history.open_since()])
         return dg.SensorResult(
             run_requests=requests,
             skip_reason=None if requests else _progress_line(history.working, self.ledger.watch.resource_key),
@@ -125,32 +137,66 @@ class Tick:
         for error in report.errors:
             self.context.log.warning(f"The provider did not answer: {error}")
 
-    def _undelivered(self, history: History, own: OwnSlots) -> tuple[list[RunInfo], float]:
-        """Ended runs, the latest of a partition, that Dagster does not show; and up to which age all are known."""
+    def _undelivered(self, history: History, own: OwnSlots) -> tuple[list[Undelivered], float]:
+        """Ended runs, the latest of a partition, that Dagster does not show there; and up to which age all are known.
+
+        Where Dagster has forgotten a partition nothing is shown, nor asked for.
+        """
         ended = sorted(history.ended, key=_age)
-        found: list[RunInfo] = []
+        found: list[Undelivered] = []
         for info in ended:
             if self._late():
                 return found, _age(info)
-            if info.run_id in own and not self._is_delivered(info, own[info.run_id]):
-                found.append(info)
+            parts = {slot: part for slot, (_, part) in views(self.runner, info, own.get(info.run_id, ())).items()}
+            where = self._there(self.ledger.undelivered(info, parts))
+            if where:
+                found.append((info, where))
         return found, _age(ended[-1]) if ended else history.since
 
-    def _is_delivered(self, info: RunInfo, own: Sequence[Slot]) -> bool:
-        parts = [part for _, part in views(self.runner, info, own).values()]
-        return self.ledger.is_delivered(info, parts)
+    def _there(self, slots: Sequence[Slot]) -> list[Slot]:
+        """Those that Dagster still has; a partition may have been deleted, or its definition changed."""
+        if self.context.repository_def is None or not slots:
+            return list(slots)
+        kept = existing(self._partitions(slots[0]), [slot.partition for slot in slots], self.ledger.instance)
+        return [slot for slot in slots if slot.partition in kept]
 
-    def _requests(self, working: Sequence[RunInfo], undelivered: Sequence[RunInfo]) -> Iterator[dg.RunRequest]:
-        due = [(info, "+".join(sorted(info.due))) for info in working if info.due]
-        due += [(info, "deliver") for info in undelivered]
+    def _partitions(self, slot: Slot) -> dg.PartitionsDefinition | None:
+        repository = self.context.repository_def
+        key = self.ledger.watch.keys[slot.asset]
+        return repository.assets_defs_by_key[key].partitions_def if repository else None
+
+    def _requests(
+        self, working: Sequence[RunInfo], own: OwnSlots, undelivered: Sequence[Undelivered]
+    ) -> Iterator[dg.RunRequest]:
+        due = [
+            (info, "+".join(sorted(info.due)), own.get(info.run_id) or slots_of(info)) for info in working if info.due
+        ]
+        due += [(info, DELIVER, where) for info, where in undelivered]
         if not due:
             return
         under_way = self.ledger.under_way()
-        asked_for = self.ledger.asked_for(info for info, _ in due)
-        for info, reason in due:
+        asked_for = self.ledger.asked_for(info for info, _, _ in due)
+        for info, reason, where in due:
             earlier = asked_for.get(info.run_id, [])
             if info.run_id not in under_way and self._may_ask(earlier):
-                yield self._request(info, reason, len(earlier))
+                places = self._places(info, where)
+                # One run is enough to go on with; what has ended is delivered wherever it belongs.
+                some = places if reason == DELIVER else places[:1]
+                yield from (self._request(info, reason, len(earlier), one, alone=len(some) == 1) for one in some)
+
+    def _places(self, info: RunInfo, slots: Sequence[Slot]) -> list[list[str]]:
+        """The partitions to ask for, in pieces of one run each: a run that fails turns red whatever it was for."""
+        there = [slot.partition for slot in self._there(slots)]
+        if not there:
+            self.context.log.warning(
+                f"Dagster has no partition of {target_of(info)} any more: {info.run_id} is left alone. Job "
+                "batchor_collect fetches what is paid."
+            )
+            return []
+        partitions = self._partitions(slots[0])
+        if len(there) == 1 or partitions is None:
+            return [there]
+        return pieces(partitions, there, [slot.partition for slot in slots_of(info)], self.ledger.instance)
 
     def _may_ask(self, earlier: Sequence[dg.RunRecord]) -> bool:
         """Ask again for the same revision only after a pause that doubles."""
@@ -159,16 +205,16 @@ class Tick:
         pause = min(self.ledger.watch.interval_sec * 2 ** len(earlier), LONGEST_PAUSE_SEC)
         return time.time() - (earlier[0].end_time or 0.0) >= pause
 
-    def _request(self, info: RunInfo, reason: str, earlier: int) -> dg.RunRequest:
-        where = target_of(info)
+    def _request(self, info: RunInfo, reason: str, earlier: int, keys: Sequence[str], *, alone: bool) -> dg.RunRequest:
+        several = len(keys) > 1
         return dg.RunRequest(
-            run_key=f"{info.run_id}:{info.revision}" + (f":{earlier}" if earlier else ""),
-            asset_selection=self.ledger.watch.selection(where.asset),
+            run_key=f"{info.run_id}:{info.revision}" + (f":{earlier}" if earlier else "") + _piece(keys, alone),
+            asset_selection=self.ledger.watch.selection(slot_of(info).asset),
             # A round that delivers nothing would leave each planned check "Skipped"; one that delivers has its checks.
             asset_check_keys=[],
-            partition_key=where.partition or None if isinstance(where, Slot) else None,
+            partition_key=None if several else keys[0] or None,
             tags={
-                **(range_tags(where) if isinstance(where, SlotRange) else {}),
+                **(range_tags(keys) if several else {}),
                 SENSOR_TAG: self.ledger.watch.sensor,
                 RUN_ID_TAG: info.run_id,
                 REVISION_TAG: str(info.revision),
@@ -209,6 +255,10 @@ class Tick:
 
     def _late(self) -> bool:
         return time.monotonic() >= self.deadline
+
+
+def _piece(keys: Sequence[str], alone: bool) -> str:
+    return "" if alone else f"@{keys[0]}"
 
 
 def _own_slots(infos: Iterable[RunInfo]) -> OwnSlots:
