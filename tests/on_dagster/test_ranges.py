@@ -179,7 +179,7 @@ def test_a_range_of_results_over_runs_of_single_partitions(shop: Shop) -> None:
     shop.sandbox.finish()
     result = shop.materialize(defs, "triage", tags=RANGE)
     assert set(said(result)) == {DAY, THIRD}
-    assert failure_of(result) == f"Nothing was submitted for triage[{NEXT_DAY}]: materialize its _batch asset first."
+    assert failure_of(result) == f"Nothing was submitted for triage[{NEXT_DAY}]: materialize triage_batch first."
 
 
 def test_jobs_of_a_range_must_ask_the_same_model(shop: Shop) -> None:
