@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
-# A runner that speaks for more connections than this opens clients again; none is closed while somebody uses it.
+# A runner that speaks for more connections than this opens clients again; one that is used is not closed for it.
 _MOST = 8
 
 
@@ -32,6 +32,14 @@ class SharedClients:
             if len(self._kept) > _MOST:
                 self._kept.popitem(last=False)
             return client
+
+    def close(self) -> None:
+        """Close what this process opened; who asks again gets a new client."""
+        with self._lock:
+            own = [client for (pid, *_), client in self._kept.items() if pid == os.getpid()]
+            self._kept.clear()
+        for client in own:
+            client.close()
 
 
 def _hashable(value: Any) -> Any:

@@ -25,6 +25,7 @@ class ProviderRegistry:
 
     def __init__(self) -> None:
         self._entries: dict[str, _Entry] = {}
+        self._clients = SharedClients()
 
     def register(self, *, kind: ProviderKind | str, factory: ProviderFactory, loader: ProviderConfigLoader) -> None:
         """Make `factory` build the provider and `loader` read the stored config of `kind`."""
@@ -52,6 +53,15 @@ class ProviderRegistry:
             raise TypeError(f"config of a stored {kind!r} provider must be an object, not {type(config).__name__}")
         return self._entry(kind).loader(config)
 
+    @property
+    def clients(self) -> SharedClients:
+        """The clients that providers of this registry may use together."""
+        return self._clients
+
+    def close(self) -> None:
+        """Close the connections that its providers share; a runner does so with the registry that it made itself."""
+        self._clients.close()
+
     def _entry(self, kind: ProviderKind | str) -> _Entry:
         entry = self._entries.get(_checked_kind(kind))
         if entry is None:
@@ -63,12 +73,11 @@ class ProviderRegistry:
 def build_default_provider_registry() -> ProviderRegistry:
     """A registry with every provider that comes with the engine."""
     registry = ProviderRegistry()
-    clients = SharedClients()
 
     def openai(config: OpenAIProviderConfig) -> BatchProvider:
         from batchor_engine.providers.openai import OpenAIBatchProvider
 
-        return OpenAIBatchProvider.sharing(config, clients)
+        return OpenAIBatchProvider.sharing(config, registry.clients)
 
     registry.register(kind=ProviderKind.OPENAI, factory=openai, loader=OpenAIProviderConfig.from_payload)
     return registry

@@ -83,6 +83,7 @@ class BatchRunner:
         remote_cleanup: RemoteCleanup | str = RemoteCleanup.NONE,
         max_transfers: int = 4,
     ) -> None:
+        self._owns_registry = provider_registry is None
         self._registry = provider_registry or build_default_provider_registry()
         stores = storage_registry or build_default_storage_registry(provider_registry=self._registry)
         self.host = Host(
@@ -327,9 +328,11 @@ class BatchRunner:
         return poll(self.host, stop=stop_after(self.host, deadline))
 
     def close(self) -> None:
-        """Close the store's connections and remove a private artifact directory."""
+        """Close connections to the store and to providers, and remove a private artifact directory."""
         self.storage.close()
         self.host.close()
+        if self._owns_registry:
+            self._registry.close()
 
 
 def _check_same_config(stored: RunRecord, given: JSONObject) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psutil
 import pytest
 
 from batchor_engine import ChunkPolicy, OpenAIProviderConfig, RemoteCleanup, UnknownRunError
@@ -56,3 +57,19 @@ def test_output_expiry_is_passed_on_and_checked(world: World) -> None:
         OpenAIProviderConfig(model="m", output_expires_after_sec=60)
     config = OpenAIProviderConfig(model="gpt-5-mini", output_expires_after_sec=7200)
     assert len(world.runner().run_and_wait(world.job(2, provider_config=config)).results()) == 2
+
+
+def test_a_closed_runner_keeps_no_connection_and_opens_one_when_it_is_used_again(world: World) -> None:
+    runner = world.runner()
+    port = world.sandbox.port
+
+    def connected() -> int:
+        mine = psutil.Process().net_connections("tcp")
+        return sum(bool(one.raddr) and one.raddr.port == port for one in mine if one.status == psutil.CONN_ESTABLISHED)
+
+    for run_id in ("one", "two"):
+        runner.run_and_wait(world.job(2), run_id=run_id)
+    assert connected() >= 1
+    runner.close()
+    assert connected() == 0
+    assert runner.run_and_wait(world.job(2), run_id="three").is_finished
