@@ -153,7 +153,7 @@ class Host:
             log.warning("observer failed on %s of run %s", event_type, run_id, exc_info=True)
 
     def close(self) -> None:
-        """Close connections to providers; remove the private artifact directory of a store that dies with the process."""
+        """Close connections to providers; remove the private folder of a store that dies with the process."""
         with self._lock:
             for provider in self._providers.values():
                 provider.close()
