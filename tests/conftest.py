@@ -75,8 +75,8 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
 
 @pytest.fixture
 def artifacts_url(store_kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
-    """Where files go: a folder; a bucket where a test that is for every store runs on PostgreSQL."""
-    if store_kind == "sqlite" or request.node.get_closest_marker("every_store") is None:
+    """Where files go: a folder beside SQLite, a bucket beside PostgreSQL."""
+    if store_kind == "sqlite" or request.node.get_closest_marker("files_in_a_folder") is not None:
         return str(tmp_path / "runs_artifacts")
     return f"{request.getfixturevalue('s3').url}/{uuid.uuid4().hex[:12]}"
 

@@ -34,11 +34,14 @@ _BLOCK_BYTES = 8 * _MIB
 _BLOCKS_AT_ONCE = 4
 # What a reader fetches at a time: a compressed row group is seldom larger.
 _READ_AHEAD_BYTES = _MIB
-_RETRIES = {
-    "max_retries": 8,
+# The time is the bound: pauses are drawn by chance, and a server that refuses connections answers at once.
+_RETRIES: dict[str, Any] = {
+    "max_retries": 1000,
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2},
     "retry_timeout": timedelta(seconds=90),
 }
+# Whoever was never reached may be a wrong address, which must not take a minute and a half to say.
+_FIRST_RETRIES = 8
 _TIMEOUTS = {
     "connect_timeout": timedelta(seconds=10),
     "read_timeout": timedelta(seconds=60),
@@ -60,16 +63,20 @@ class ObjectArtifactStore(ArtifactStore):
         self._prefix = parts.path.strip("/")
         self._library = _obstore()
         self._errors = _obstore("exceptions").BaseError
+        self._connect = partial(self._connected, parts.scheme, parts.netloc)
+        # What lies in memory is lost with its store.
+        self._reached = parts.scheme == "memory"
         with self._told():
-            self._store = self._connected(parts.scheme, parts.netloc)
+            self._store = self._connect(min(_FIRST_RETRIES, _RETRIES["max_retries"]))
 
-    def _connected(self, scheme: str, bucket: str) -> Any:
+    def _connected(self, scheme: str, bucket: str, retries: int) -> Any:
         stores = _obstore("store")
         if scheme == "memory":
             return stores.MemoryStore()
         plain = any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS)
         options = {**_TIMEOUTS, **({"allow_http": True} if plain else {})}
-        return stores.from_url(f"{scheme}://{bucket}", client_options=options, retry_config=_RETRIES)
+        retry = {**_RETRIES, "max_retries": retries}
+        return stores.from_url(f"{scheme}://{bucket}", client_options=options, retry_config=retry)
 
     def __repr__(self) -> str:
         return f"ObjectArtifactStore({self._url!r})"
@@ -180,6 +187,9 @@ class ObjectArtifactStore(ArtifactStore):
         size = len(content) if isinstance(content, bytes) else content.stat().st_size
 
         def put() -> None:
+            if not self._reached:
+                with suppress(FileNotFoundError):
+                    self._head(path)
             self._library.put(self._store, path, content, chunk_size=_BLOCK_BYTES, max_concurrency=_BLOCKS_AT_ONCE)
             stored = self._library.head(self._store, path)["size"]
             if stored != size:
@@ -203,8 +213,23 @@ class ObjectArtifactStore(ArtifactStore):
     def _size_and_tag(self, key: str) -> tuple[int, str | None]:
         path = self._path(key)
         with self._told(key):
-            meta = self._library.head(self._store, path)
+            meta = self._head(path)
         return meta["size"], meta["e_tag"]
+
+    def _head(self, path: str) -> Any:
+        try:
+            meta = self._library.head(self._store, path)
+        except FileNotFoundError:
+            self._met()
+            raise
+        self._met()
+        return meta
+
+    def _met(self) -> None:
+        """The server answered: from now on it is worth waiting for."""
+        if not self._reached:
+            self._store = self._connect(_RETRIES["max_retries"])
+            self._reached = True
 
     def _fetch(self, key: str, start: int, end: int, tag: str | None) -> bytes:
         path = self._path(key)

@@ -88,6 +88,26 @@ def test_trouble_during_a_download_is_overcome(
     assert proxy.seen[kind] == 1
 
 
+def test_a_server_that_is_away_for_a_while_is_waited_for(
+    s3: S3Server, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backoff = {"init_backoff": timedelta(milliseconds=1), "max_backoff": timedelta(milliseconds=5), "base": 2}
+    monkeypatch.setattr(objects, "_RETRIES", {**objects._RETRIES, "backoff": backoff})
+    troubles = Trouble("cut_request", "PUT", "partNumber=2", times=20), Trouble("cut_answer", "GET", times=20, skip=1)
+    with s3_proxy(s3.endpoint, *troubles) as proxy:
+        store = behind(proxy.endpoint, monkeypatch, place)
+        with store.open_write("r/a") as stream:
+            stream.write(CONTENT)
+        with store.local_file("r/a") as path:
+            assert path.read_bytes() == CONTENT
+    assert (proxy.seen["cut_request"], proxy.seen["cut_answer"]) == (20, 20)
+
+
+def test_a_server_that_never_answered_is_told_soon(s3: S3Server, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StoreError, match="after 8 retries"):
+        behind("http://127.0.0.1:9", monkeypatch, place).write_text("r/a", "x")
+
+
 def test_a_server_that_says_nothing_is_asked_again(
     s3: S3Server, place: str, monkeypatch: pytest.MonkeyPatch, impatient: None
 ) -> None:

@@ -19,10 +19,12 @@ from batchor_engine import (
     RetryPolicy,
     RunEvent,
 )
+from batchor_engine.artifacts.urls import open_artifacts
 from batchor_engine.sandbox import Fault, SandboxConfig, SandboxServer
 from batchor_engine.testing import ManualClock, check_invariants
 
 from ..stores import is_there, open_at
+from .files import StoredFile, stored_files
 
 
 @dataclass
@@ -58,6 +60,14 @@ class World:
             "retry_policy": RetryPolicy(max_attempts=3, base_backoff_sec=1.0, max_backoff_sec=8.0),
         }
         return BatchJob(**{**defaults, **options})
+
+    def files(self, pattern: str = "*") -> list[StoredFile]:
+        """Files of all runs, where the runs' settings have put them."""
+        return stored_files(open_artifacts(self.artifacts_url), pattern)
+
+    def file(self, pattern: str) -> StoredFile:
+        (found,) = self.files(pattern)
+        return found
 
     def fault(self, kind: str, **options: Any) -> None:
         self.sandbox.faults.add(Fault(kind, **options))

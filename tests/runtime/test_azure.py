@@ -31,7 +31,7 @@ def azure(**options: Any) -> OpenAIProviderConfig:
 
 
 def urls(world: World) -> set[str]:
-    texts = [path.read_text() for path in world.folder.glob("**/requests/*.jsonl")]
+    texts = [file.read_bytes().decode() for file in world.files("*/requests/*.jsonl")]
     return {json.loads(line)["url"] for text in texts for line in text.split("\n") if line}
 
 
@@ -84,7 +84,7 @@ def test_the_api_key_header_comes_from_the_environment_and_is_stored_nowhere(
     config = azure(header_env={"api-key": "MY_AZURE_KEY"})
     run = world.runner(connection=connection).run_and_wait(world.job(1, provider_config=config), run_id="named")
     assert run.summary().completed_items == 1
-    stored = b"".join(path.read_bytes() for path in world.folder.rglob("*") if path.is_file())
+    stored = b"".join(file.read_bytes() for file in world.files())
     stored += dump(world.store_url).encode()
     assert b"MY_AZURE_KEY" in stored
     assert b"very-secret" not in stored

@@ -52,7 +52,7 @@ def embed(world: World, rows: Any = 3, run_id: str = "vectors", **options: Any) 
 
 
 def sent(world: World) -> list[dict[str, Any]]:
-    texts = [path.read_text() for path in world.folder.glob("**/requests/*.jsonl")]
+    texts = [file.read_bytes().decode() for file in world.files("*/requests/*.jsonl")]
     return [json.loads(line)["body"] for text in texts for line in text.split("\n") if line]
 
 
@@ -122,8 +122,9 @@ def test_result_lines_hold_the_numbers_and_need_no_model(world: World, tmp_path:
 
 def test_a_segment_keeps_the_packed_vector_and_nothing_else_of_the_answer(world: World) -> None:
     embed(world)
-    (path,) = world.folder.glob("**/results/*.parquet")
-    assert {len(base64.b64decode(row.text or "")) for row in read_rows(path)} == {8 * 4}
+    file = world.file("*/results/*.parquet")
+    with file.store.local_file(file.key) as path:
+        assert {len(base64.b64decode(row.text or "")) for row in read_rows(path)} == {8 * 4}
 
 
 def test_vectors_cost_input_tokens_only(world: World) -> None:

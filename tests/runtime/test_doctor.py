@@ -35,11 +35,6 @@ def finished(world: World, run_id: str = "run", **options: Any) -> BatchRunner:
     return runner
 
 
-def file_of(world: World, pattern: str) -> Path:
-    (path,) = world.folder.rglob(pattern)
-    return path
-
-
 def spend(world: World) -> tuple[int, int]:
     """What the provider has been asked to make and has been paid for."""
     stats = world.stats()
@@ -114,7 +109,7 @@ def test_a_batch_that_ended_and_still_holds_budget_gives_it_back(world: World) -
 
 def test_a_missing_results_file_is_a_problem_that_no_repair_can_hide(world: World) -> None:
     runner = finished(world)
-    path = file_of(world, "*.parquet")
+    path = world.file("*.parquet")
     aside = path.read_bytes()
     path.unlink()
     report = doctor(runner.host, repair=True, deep=True)
@@ -127,7 +122,7 @@ def test_a_missing_results_file_is_a_problem_that_no_repair_can_hide(world: Worl
 @pytest.mark.parametrize("pattern", ["requests_*.jsonl", "*_output.jsonl"])
 def test_a_finished_run_without_its_requests_or_raw_files_is_only_noted(world: World, pattern: str) -> None:
     runner = finished(world)
-    file_of(world, pattern).unlink()
+    world.file(pattern).unlink()
     report = doctor(runner.host)
     assert (checks(report), report.healthy) == ([("missing_file", "note", False)], True)
     assert len(runner.get_run("run").results()) == 3
@@ -136,7 +131,7 @@ def test_a_finished_run_without_its_requests_or_raw_files_is_only_noted(world: W
 def test_requests_of_a_run_that_is_not_over_are_a_problem(world: World) -> None:
     runner = world.runner()
     run = runner.start(world.job(3), run_id="going")
-    path = file_of(world, "*.items")
+    path = world.file("*.items")
     aside = path.read_bytes()
     path.unlink()
     assert checks(doctor(runner.host)) == [("missing_file", "problem", False)]
@@ -152,9 +147,10 @@ def test_pruned_files_are_not_missed(world: World) -> None:
     assert doctor(runner.host, deep=True).findings == ()
 
 
+@pytest.mark.files_in_a_folder
 def test_a_file_that_leads_out_of_the_root_is_a_problem(world: World) -> None:
     runner = finished(world)
-    path, outside = file_of(world, "requests_*.jsonl"), world.folder / "outside"
+    path, outside = Path(world.artifacts_url, world.file("requests_*.jsonl").key), world.folder / "outside"
     path.rename(outside)
     path.symlink_to(outside)
     report = doctor(runner.host, repair=True)
@@ -164,7 +160,7 @@ def test_a_file_that_leads_out_of_the_root_is_a_problem(world: World) -> None:
 
 def test_orphans_of_a_finished_run_are_deleted_on_request(world: World) -> None:
     runner = finished(world)
-    orphan = file_of(world, "*.parquet").with_name("nobody.parquet")
+    orphan = world.file("*.parquet").with_name("nobody.parquet")
     orphan.write_bytes(b"?")
     assert checks(doctor(runner.host)) == [("orphan_file", "problem", False)]
     assert check_invariants(runner)
@@ -177,7 +173,7 @@ def test_orphans_of_a_finished_run_are_deleted_on_request(world: World) -> None:
 def test_a_file_of_a_run_that_goes_on_may_be_pointed_to_any_moment(world: World) -> None:
     runner = world.runner()
     run = runner.start(world.job(3), run_id="going")
-    fresh = file_of(world, "requests_*.jsonl").with_name("requests_" + "0" * 32 + ".jsonl")
+    fresh = world.file("requests_*.jsonl").with_name("requests_" + "0" * 32 + ".jsonl")
     fresh.write_bytes(b"{}\n")
     assert checks(doctor(runner.host, repair=True)) == [("orphan_file", "note", False)]
     assert fresh.exists()
@@ -185,9 +181,10 @@ def test_a_file_of_a_run_that_goes_on_may_be_pointed_to_any_moment(world: World)
     assert not fresh.exists()
 
 
+@pytest.mark.files_in_a_folder
 def test_what_a_killed_writer_left_goes_when_it_is_old(world: World) -> None:
     runner = finished(world)
-    folder = file_of(world, "*.parquet").parent
+    folder = Path(world.artifacts_url, world.file("*.parquet").key).parent
     old, young = folder / f".{'a' * 32}.unfinished", folder / f".{'b' * 32}.unfinished"
     for path in (old, young):
         path.write_bytes(b"half")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -29,10 +28,6 @@ from .conftest import World
 
 def ids(runner: BatchRunner, **options: object) -> list[str]:
     return [run.run_id for run in list_runs(runner.host, **options).runs]  # type: ignore[arg-type]
-
-
-def files_below(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.rglob("*") if path.is_file() and "sqlite3" not in path.name)
 
 
 @dataclass
@@ -113,11 +108,11 @@ def test_listing_an_absent_store_creates_nothing(world: World) -> None:
 def test_a_deleted_run_leaves_no_row_and_no_file(world: World) -> None:
     runner = world.runner()
     runner.run_and_wait(world.job(3), run_id="kept")
-    before = files_below(world.folder)
+    before = world.files()
     runner.run_and_wait(world.job(3), run_id="gone")
     gone = delete_run(runner.host, "gone")
     assert (gone.removed_files, gone.removed_remote_files, gone.left_batches) == (4, 0, ())
-    assert files_below(world.folder) == before
+    assert world.files() == before
     assert runner.get_run("kept").results()
     with pytest.raises(UnknownRunError):
         delete_run(runner.host, "gone")
@@ -144,7 +139,7 @@ def test_a_cancelled_run_whose_batches_were_asked_to_stop_can_go(world: World) -
     runner.start(world.job(3), run_id="stopped").cancel()
     assert delete_run(runner.host, "stopped").left_batches == ()
     assert {batch["status"] for batch in world.sandbox.batches()} <= {"cancelling", "cancelled"}
-    assert files_below(world.folder) == []
+    assert world.files() == []
 
 
 def test_a_drained_run_is_still_working_and_stays(world: World) -> None:
@@ -203,7 +198,7 @@ def test_a_crash_in_a_deletion_is_seen_and_the_next_call_ends_it(world: World, p
     listed = list_runs(fresh.host).runs[0]
     assert (listed.run_id, listed.summary.control_reason) == ("crashed", DELETING)
     delete_run(fresh.host, "crashed")
-    assert (ids(fresh), files_below(world.folder)) == ([], [])
+    assert (ids(fresh), world.files()) == ([], [])
 
 
 def test_remote_files_go_with_the_run_on_request(world: World) -> None:

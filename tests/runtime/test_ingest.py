@@ -72,7 +72,7 @@ def test_a_bad_item_is_named_and_nothing_is_stored(
         runner.start(world.job(items), run_id="bad")
     assert runner.find_runs() == []
     assert world.stats()["calls_total"] == 0
-    assert not any(path.is_file() for path in (world.folder / "runs_artifacts").rglob("*"))
+    assert world.files() == []
 
 
 @pytest.mark.parametrize("answer", [None, 3, {"prompt": "x"}])
@@ -177,7 +177,7 @@ def test_slices_of_a_slow_source_do_not_make_small_batches(world: World, monkeyp
         return PromptParts(item.item_id)
 
     run = world.runner().start(world.job(25, build_prompt=slow, chunk_policy=ChunkPolicy(max_requests=10)))
-    assert len(list((world.folder / "runs_artifacts").rglob("*.jsonl"))) > 5
+    assert len(world.files("*.jsonl")) > 5
     assert [batch.items for batch in run.batches()] == [10, 10, 5]
     run.wait()
 
@@ -228,10 +228,11 @@ def test_prompts_leave_the_store_and_no_secret_enters_it(world: World) -> None:
     stored = dump(world.store_url)
     assert "private" in stored
     assert "zebra" not in stored
+    files = world.files()
+    assert len(files) == 4
+    assert not any(b"sk-test" in file.read_bytes() for file in files)
     for path in world.folder.rglob("*"):
-        if path.is_file():
-            assert b"sk-test" not in path.read_bytes()
-            assert path.stat().st_mode & 0o077 == 0, path
+        assert path.stat().st_mode & 0o077 == 0, path
 
 
 def test_metadata_with_half_a_character_comes_back_as_it_was(world: World) -> None:

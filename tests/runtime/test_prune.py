@@ -20,7 +20,8 @@ from batchor_engine.testing import CrashError, CrashPoints
 
 from ..text_only import TextOnly
 from .conftest import World
-from .test_export import export, files_below, finished, lines_of, manifest_of, record
+from .files import StoredFile, stored_files
+from .test_export import export, finished, lines_of, manifest_of, record
 
 
 def prune(runner: BatchRunner, run_id: str = "r", *, raw: bool = False) -> ArtifactPruneResult:
@@ -31,16 +32,24 @@ def root_of(runner: BatchRunner) -> Path:
     return Path(record(runner, "r").artifact_root)
 
 
-def keys(runner: BatchRunner, pattern: str) -> list[str]:
-    root = root_of(runner)
-    return sorted(path.relative_to(root).as_posix() for path in root.rglob(pattern))
+def files(runner: BatchRunner, pattern: str = "*") -> list[StoredFile]:
+    return stored_files(runner.host.artifacts(record(runner, "r")), pattern)
+
+
+def keys(runner: BatchRunner, pattern: str = "*") -> list[str]:
+    return [file.key for file in files(runner, pattern)]
+
+
+def folders(runner: BatchRunner) -> set[str]:
+    """What is left of the run, by kind."""
+    return {key.split("/")[1] for key in keys(runner)}
 
 
 def everything(runner: BatchRunner) -> tuple[Any, ...]:
     """Files and pointers: what a refused prune must not touch."""
     run = record(runner, "r")
     store = runner.storage
-    return files_below(root_of(runner)), store.parts(run.pk), store.batches(run_pk=run.pk), run
+    return keys(runner), store.parts(run.pk), store.batches(run_pk=run.pk), run
 
 
 # --- what goes and what stays
@@ -53,8 +62,7 @@ def test_pruning_removes_requests_and_keeps_raw_files_and_results(world: World) 
     result = prune(runner)
     assert sorted(result.removed_artifact_paths) == requests
     assert (result.missing_artifact_paths, result.cleared_item_pointers, result.cleared_batch_pointers) == ([], 5, 0)
-    root = root_of(runner)
-    assert {path.name for path in (root / "r").iterdir()} == {"outputs", "results"}
+    assert folders(runner) == {"outputs", "results"}
     assert keys(runner, "*_output.jsonl") == outputs
     assert runner.get_run("r").results() == before
 
@@ -68,7 +76,7 @@ def test_a_full_prune_leaves_only_the_results(world: World, tmp_path: Path) -> N
     result = prune(runner, raw=True)
     batches = runner.storage.batches(run_pk=record(runner, "r").pk)
     assert (result.cleared_item_pointers, result.cleared_batch_pointers) == (5, len(batches))
-    assert {path.name for path in (root_of(runner) / "r").iterdir()} == {"results"}
+    assert folders(runner) == {"results"}
     again = world.runner().get_run("r")
     assert [vars(item) | {"raw_response": None} for item in before] == [vars(item) for item in again.results()]
     assert again.summary() == summary
@@ -117,7 +125,7 @@ def test_a_pruned_run_is_still_exported(world: World, tmp_path: Path) -> None:
 def test_files_that_are_already_gone_are_reported(world: World) -> None:
     runner = finished(world)
     lost = keys(runner, "requests_*.jsonl")[0]
-    (root_of(runner) / lost).unlink()
+    assert runner.host.artifacts(record(runner, "r")).remove(lost)
     result = prune(runner)
     assert result.missing_artifact_paths == [lost]
     assert (len(result.removed_artifact_paths), result.cleared_item_pointers) == (1, 4)
@@ -126,15 +134,15 @@ def test_files_that_are_already_gone_are_reported(world: World) -> None:
 
 def test_a_lost_folder_is_pruned_with_everything_missing(world: World) -> None:
     runner = finished(world)
-    run = root_of(runner) / "r"
     requests, outputs = keys(runner, "requests_*.jsonl"), keys(runner, "*_output.jsonl")
-    shutil.rmtree(run / "requests")
-    shutil.rmtree(run / "outputs")
+    for file in [*files(runner, "r/requests/*"), *files(runner, "r/outputs/*")]:
+        file.unlink()
     result = prune(runner, raw=True)
     assert sorted(result.missing_artifact_paths) == [*outputs, *requests]
     assert (result.removed_artifact_paths, result.cleared_batch_pointers) == ([], 2)
 
 
+@pytest.mark.files_in_a_folder
 def test_files_that_nothing_points_to_go_too(world: World) -> None:
     runner = finished(world)
     folder = root_of(runner) / "r" / "requests"
@@ -198,7 +206,7 @@ def test_without_raw_files_the_flag_is_harmless(world: World) -> None:
     runner = finished(world, artifact_policy=ArtifactPolicy(persist_raw_output_artifacts=False))
     result = prune(runner, raw=True)
     assert (len(result.removed_artifact_paths), result.cleared_batch_pointers) == (2, 0)
-    assert {path.name for path in (root_of(runner) / "r").iterdir()} == {"results"}
+    assert folders(runner) == {"results"}
 
 
 def _delete_copy(folder: Path, copy: Path) -> None:
@@ -283,6 +291,7 @@ def test_answers_that_came_after_the_export_are_not_pruned(world: World, tmp_pat
     assert everything(runner) == before
 
 
+@pytest.mark.files_in_a_folder
 def test_a_copy_that_is_the_original_is_no_copy(world: World, tmp_path: Path) -> None:
     runner = finished(world)
     export(runner, "r", tmp_path / "out")
@@ -298,6 +307,7 @@ def test_a_copy_that_is_the_original_is_no_copy(world: World, tmp_path: Path) ->
     assert everything(runner) == before
 
 
+@pytest.mark.files_in_a_folder
 def test_a_symlink_out_of_the_root_is_found_before_anything_is_deleted(world: World, tmp_path: Path) -> None:
     runner = finished(world)
     root, outside = root_of(runner), tmp_path / "outside"
@@ -334,7 +344,7 @@ def test_a_prune_that_was_killed_is_finished_by_the_next_one(world: World, tmp_p
     assert (result.cleared_item_pointers, result.cleared_batch_pointers) == ((0, 0) if done else (5, 3))
     reported = len(result.removed_artifact_paths) + len(result.missing_artifact_paths)
     assert reported == (0 if done else 6)
-    assert {path.name for path in (root_of(other) / "r").iterdir()} == {"results"}
+    assert folders(other) == {"results"}
     assert prune(other, raw=True) == ArtifactPruneResult("r", [], [], 0, 0)
 
 

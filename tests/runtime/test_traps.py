@@ -32,11 +32,10 @@ def test_batches_that_fail_again_and_again_leave_the_same_request_files(world: W
     """T3.8"""
     found: set[frozenset[str]] = set()
     world.fault("expire", at=0, times=None)
-    requests = world.folder / "runs_artifacts" / "r" / "requests"
 
     def count(event: RunEvent) -> None:
         if event.event_type == "batch_terminal_failure":
-            found.add(frozenset(path.name for path in requests.iterdir()))
+            found.add(frozenset(file.name for file in world.files("r/requests/*")))
 
     run = world.runner(observer=count).start(world.job(2), run_id="r").wait(poll_interval=60)
     assert len(run.batches()) == 10
