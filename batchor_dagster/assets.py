@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any, TypedDict, TypeGuard, Unpack
+from typing import Any, TypedDict, TypeGuard, Unpack, get_args
 
 import dagster as dg
 from pydantic import BaseModel
@@ -122,6 +122,7 @@ def batchor_assets(
         >>> @batchor_assets(name="triage", structured_output=Triage, partitions_def=days)
         ... def triage(tickets) -> BatchJob: ...
     """
+    _check_options(structured_output, on_pending, io_manager_value)
     both = _given(partitions_def=partitions_def, backfill_policy=backfill_policy, retry_policy=retry_policy)
     both |= _given(op_tags=op_tags, hooks=hooks)
     shown = _given(group_name=group_name, owners=owners, tags=tags, kinds=kinds, metadata=metadata)
@@ -261,6 +262,19 @@ def _with(spec: dg.AssetSpec, args: dict[str, Any]) -> dg.AssetSpec:
     added = {name: args[name] for name in ("deps", "metadata", "tags", "kinds", "owners") if name in args}
     replaced = {name: value for name, value in args.items() if name not in added}
     return spec.merge_attributes(**added).replace_attributes(**replaced)
+
+
+def _check_options(structured_output: object, on_pending: str, io_manager_value: str) -> None:
+    """Refuse at once what would only be noticed by a run; YAML and untyped code can give anything."""
+    model = structured_output
+    if model is not None and not (isinstance(model, type) and issubclass(model, BaseModel)):
+        raise dg.DagsterInvalidDefinitionError(
+            f"structured_output must be a Pydantic model class, not {model!r}: for a list, make it a field of a model"
+        )
+    for name, given, kind in (("on_pending", on_pending, OnPending), ("io_manager_value", io_manager_value, ValueForm)):
+        if given not in get_args(kind):
+            known = ", ".join(repr(one) for one in get_args(kind))
+            raise dg.DagsterInvalidDefinitionError(f"{name} must be one of {known}, not {given!r}")
 
 
 def _known_config(fn: JobFunction) -> ProviderConfig | None:

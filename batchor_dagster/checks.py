@@ -46,6 +46,8 @@ class BatchorChecks:
     def __post_init__(self) -> None:
         for rule in _RULES:
             limit = rule.limit(self)
+            if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float)):
+                raise TypeError(f"BatchorChecks.max_{rule.name} must be a number, not {limit!r}")
             if limit is not None and not (0 <= limit <= (1 if rule.is_rate else float("inf"))):
                 top = "between 0 and 1" if rule.is_rate else "at least 0"
                 raise ValueError(f"BatchorChecks.max_{rule.name} must be {top}, not {limit}")

@@ -11,7 +11,7 @@ from batchor_dagster.assets import IO_MANAGER_KEY, AnyAssets, flatten
 from batchor_dagster.io_manager import build_batchor_io_manager
 from batchor_dagster.jobs import build_batchor_jobs
 from batchor_dagster.resources import RESOURCE
-from batchor_dagster.sensors import build_batchor_polling_sensor
+from batchor_dagster.sensors import build_batchor_polling_sensor, watched_resource
 
 
 def build_batchor_definitions(
@@ -39,7 +39,16 @@ def build_batchor_definitions(
         ...     resources={"batchor": BatchorResource(store_url="sqlite:///runs.sqlite3")})
     """
     if resource_key not in resources:
-        raise dg.DagsterInvalidDefinitionError(f"resources needs a BatchorResource under the key {resource_key!r}")
+        there = ", ".join(repr(key) for key in resources) or "none"
+        raise dg.DagsterInvalidDefinitionError(
+            f"resources needs a BatchorResource under the key {resource_key!r}, and has {there}: add one, or name its "
+            "key as resource_key= here and on the assets"
+        )
+    if any(isinstance(one, dg.SensorDefinition) and watched_resource(one) == resource_key for one in sensors):
+        raise dg.DagsterInvalidDefinitionError(
+            f"build_batchor_definitions makes the polling sensor of resource {resource_key!r}, and one is "
+            "enough: leave the other out of sensors=, and say minimum_interval_seconds= and default_sensor_status= here"
+        )
     sensor = build_batchor_polling_sensor(
         assets=assets,
         minimum_interval_seconds=minimum_interval_seconds,

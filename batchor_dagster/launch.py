@@ -38,7 +38,7 @@ from batchor_dagster.engine_runs import (
 )
 from batchor_dagster.metadata import BatchorMetadataSet
 from batchor_dagster.partitions import partitions_of_step
-from batchor_dagster.reports import submission_metadata
+from batchor_dagster.reports import submission_metadata, why_waiting
 from batchor_engine import (
     BatchJob,
     BatchRunner,
@@ -98,6 +98,8 @@ def submit(
     said = submission_metadata(runner.get_run(info.run_id), info, results=results_key, resource_key=resource_key)
     if said.paused:
         context.log.warning(f"{info.run_id} is paused. {said.paused}")
+    elif waits := why_waiting(info):
+        context.log.warning(f"{info.run_id} is not all sent.{waits} The sensor sees to it.")
     return dg.MaterializeResult(metadata={**said, **_particulars(context, runner, launch, info)})
 
 

@@ -149,6 +149,14 @@ def why_paused(info: RunInfo, resource_key: str) -> str:
     return paused_message(info.summary.control_reason, resource_key)
 
 
+def why_waiting(info: RunInfo) -> str:
+    """When a run that the provider held back tries again; empty where nothing holds it."""
+    seconds = info.summary.backoff_remaining_sec
+    if info.is_finished or not seconds:
+        return ""
+    return f" The provider refused it or could not be reached: the next attempt is due in {max(1, round(seconds))} s."
+
+
 def pending_message(info: RunInfo, key: dg.AssetKey, resource_key: str) -> str:
     """One line for a run that has not ended: how far it is, and who will materialize the asset."""
     seen = progress_metadata(info)
@@ -158,6 +166,7 @@ def pending_message(info: RunInfo, key: dg.AssetKey, resource_key: str) -> str:
         f"{info.run_id} is not finished: {seen.answered} of {seen.rows} rows answered in "
         f"{counted(len(info.batches), 'batch')}. "
         + (f"It is paused. {paused}" if paused else _who_goes_on(key, sensor))
+        + ("" if paused else why_waiting(info))
         + in_doubt_message(doubts(info), resource_key)
     )
 

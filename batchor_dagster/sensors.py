@@ -5,6 +5,7 @@ Law: a tick never uploads, downloads or parses. Its cursor may be lost at any ti
 
 import os
 import time
+from collections.abc import Sequence
 from contextlib import closing
 
 import dagster as dg
@@ -38,7 +39,8 @@ def build_batchor_polling_sensor(
     Example:
         >>> build_batchor_polling_sensor(assets=[triage], minimum_interval_seconds=60)
     """
-    specs = [spec for spec in result_specs(assets) if spec.metadata[RESOURCE_KEY] == resource_key]
+    found = result_specs(assets)
+    specs = [spec for spec in found if spec.metadata[RESOURCE_KEY] == resource_key]
     keys = {asset_label(spec.key): spec.key for spec in specs}
     failures = {
         asset_label(spec.key): dg.AssetKey.from_user_string(spec.metadata[FAILURES_KEY])
@@ -46,10 +48,7 @@ def build_batchor_polling_sensor(
         if FAILURES_KEY in spec.metadata
     }
     if not keys:
-        raise dg.DagsterInvalidDefinitionError(
-            f"build_batchor_polling_sensor found no result asset of resource {resource_key!r}: pass what "
-            "@batchor_assets returned"
-        )
+        raise dg.DagsterInvalidDefinitionError(_nothing_to_watch(found, resource_key))
     watch = Watch(
         sensor=name or polling_sensor_name(resource_key),
         keys=keys,
@@ -65,6 +64,7 @@ def build_batchor_polling_sensor(
         default_status=default_sensor_status,
         required_resource_keys={resource_key},
         description="Looks at the provider and requests runs that submit, collect and materialize.",
+        metadata={RESOURCE_KEY: resource_key},
     )
     def poll(context: dg.SensorEvaluationContext, **_resources: object) -> dg.SensorResult:
         # Dagster passes required resources by keyword when a sensor is called directly, and only then.
@@ -74,6 +74,20 @@ def build_batchor_polling_sensor(
             return Tick(Ledger(context.instance, watch), context, runner, deadline).run()
 
     return poll
+
+
+def watched_resource(sensor: dg.SensorDefinition) -> str | None:
+    """The resource whose runs a polling sensor looks after; None for any other sensor."""
+    told = sensor.metadata.get(RESOURCE_KEY)
+    return told.text if isinstance(told, dg.TextMetadataValue) else None
+
+
+def _nothing_to_watch(specs: Sequence[dg.AssetSpec], resource_key: str) -> str:
+    message = f"build_batchor_polling_sensor found no result asset of resource {resource_key!r}: "
+    if not specs:
+        return message + "pass what @batchor_assets returned"
+    theirs = ", ".join(f"{asset_label(spec.key)} has {spec.metadata[RESOURCE_KEY]!r}" for spec in specs)
+    return message + f"{theirs}. Give the assets and the builder the same resource_key="
 
 
 def tick_seconds() -> float:

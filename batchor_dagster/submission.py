@@ -84,7 +84,10 @@ def _spec_args(spec: dg.AssetSpec) -> dict[str, Any]:
 def checked_job(job: object, fn: JobFunction, model: type[BaseModel] | None) -> BatchJob[Any, Any]:
     """The job with the decorator's model; the model is named once, on the decorator."""
     if not isinstance(job, BatchJob):
-        raise dg.Failure(f"{fn.__name__} must return a BatchJob, not {type(job).__name__}", allow_retries=False)
+        raise dg.Failure(
+            f"{fn.__name__} must return a BatchJob, not {type(job).__name__}: end it with return BatchJob(…)",
+            allow_retries=False,
+        )
     if job.structured_output is not None and job.structured_output is not model:
         raise dg.Failure(
             f"{fn.__name__} returns a job for {job.structured_output.__name__}: name the model on @batchor_assets "

@@ -25,6 +25,7 @@ from tests.on_dagster.shop import FOUR_ROWS, tickets_asset, triage_assets
 
 # Where the code location of a real daemon (daemon_project.py) is told the same two.
 URL_VARIABLE, FOLDER_VARIABLE = "BATCHOR_TEST_SHOP_URL", "BATCHOR_TEST_SHOP_FOLDER"
+GIVEN_UP_VARIABLE = "BATCHOR_TEST_GIVEN_UP_SEC"
 TICK_POINTS = ("tick.polled", "tick.evaluated", "tick.observed", "tick.launched", "tick.ran")
 DAILY = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=30), warn_window=timedelta(hours=24))
 ENGINE_POINTS = ("collect.downloaded", "collect.segment_written", "collect.settled")

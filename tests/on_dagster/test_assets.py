@@ -195,7 +195,9 @@ def test_a_function_that_returns_no_job_is_told_so(shop: Shop) -> None:
     def odd():
         return "no job"
 
-    assert "must return a BatchJob, not str" in failure_of(shop.materialize(shop.definitions([odd]), "odd_batch"))
+    assert "must return a BatchJob, not str: end it with return BatchJob(…)" in failure_of(
+        shop.materialize(shop.definitions([odd]), "odd_batch")
+    )
 
 
 def test_the_model_is_named_on_the_decorator_alone(shop: Shop) -> None:

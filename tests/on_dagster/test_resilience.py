@@ -23,7 +23,7 @@ from batchor_engine import BatchJob, RetryPolicy
 from batchor_engine.sandbox import Fault
 from batchor_engine.testing import check_invariants
 from example_project.models import TicketTriage
-from tests.on_dagster.actor import ENGINE_POINTS, FOLDER_VARIABLE, TICK_POINTS, URL_VARIABLE
+from tests.on_dagster.actor import ENGINE_POINTS, FOLDER_VARIABLE, GIVEN_UP_VARIABLE, TICK_POINTS, URL_VARIABLE
 from tests.on_dagster.shop import FOUR_ROWS, Shop, job_for, materialized, tickets_asset
 
 ROOT = Path(__file__).parents[2]
@@ -169,7 +169,7 @@ def test_a_locked_database_fails_a_tick_with_one_sentence_and_the_next_goes_on(
 
 
 @contextmanager
-def daemon(shop: Shop) -> Iterator[None]:
+def daemon(shop: Shop, *, given_up_sec: float) -> Iterator[None]:
     """A real daemon with its code server and its run workers, all of which are killed at the end."""
     command = [str(Path(sys.executable).parent / "dagster-daemon"), "run", "-m", "tests.on_dagster.daemon_project"]
     told = {
@@ -177,6 +177,7 @@ def daemon(shop: Shop) -> Iterator[None]:
         "PYTHONPATH": str(ROOT),
         URL_VARIABLE: shop.sandbox.base_url,
         FOLDER_VARIABLE: str(shop.folder),
+        GIVEN_UP_VARIABLE: str(given_up_sec),
         "FRESHNESS_DAEMON_INTERVAL_SECONDS": "1",
     }
     with (shop.folder / "daemon.log").open("ab") as log:
@@ -210,17 +211,27 @@ def until(true: Callable[[], object], shop: Shop, limit_sec: float = 120.0) -> N
 def test_a_real_daemon_killed_with_its_code_server_and_its_worker_in_the_middle_of_a_download(shop: Shop) -> None:
     defs = shop.definitions()
     assert shop.materialize(defs, "tickets", "triage_batch").success
-    with daemon(shop):
+    with daemon(shop, given_up_sec=5):
         until(lambda: "batches.list" in str(shop.sandbox.journal()), shop)
     shop.sandbox.faults.add(Fault("delay", on="files.content", seconds=15))
     shop.sandbox.finish()
-    with daemon(shop):
+    with daemon(shop, given_up_sec=5):
         until(lambda: shop.sandbox.faults.listing()[0]["fired"], shop)
     assert delivered(shop) == []
-    with daemon(shop):
+    with daemon(shop, given_up_sec=5):
         until(lambda: delivered(shop), shop)
     assert_right_once(shop)
-    with daemon(shop):
-        # What Dagster's own daemons make of that: an asset downstream that is eager, and a fresh one.
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(480)
+def test_a_real_daemon_finds_the_delivery_fresh_and_makes_what_is_eager_downstream(shop: Shop) -> None:
+    defs = shop.definitions()
+    assert shop.materialize(defs, "tickets", "triage_batch").success
+    with daemon(shop, given_up_sec=HOUR):
+        # A condition compares with its first evaluation, so that one must come before the delivery.
+        until(lambda: "Tick produced" in (shop.folder / "daemon.log").read_text(), shop)
+        until(lambda: freshness(shop) == "UNKNOWN", shop)
+        shop.sandbox.finish()
         until(lambda: shop.instance.fetch_materializations(dg.AssetKey("digest"), limit=1).records, shop)
         until(lambda: freshness(shop) == "PASS", shop)
