@@ -2,7 +2,7 @@
 #   make demo   watch Dagster turn support tickets into typed rows: no key, no network but the package index
 #   make test   the tests          make check  ruff and pyright
 #               what the machine lacks (a browser) is named at the end; ALL_RINGS=1 makes it an error
-#   make dev    Dagster, open      make bench  measurements (N=1000000: that many rows)
+#   make dev    Dagster, open      make bench  measurements (N=1000000: that many rows; ROUNDS=2: twice)
 #   make test-long   200 kills in random moments and at every crash point (SEED=n repeats a run)
 #   make mutants     each law removed once: a test must notice
 
@@ -37,7 +37,7 @@ check: .venv/.has-test
 	$(BIN)/pyright
 
 bench: .venv/.has-bench
-	$(BIN)/python -m benchmarks $(if $(N),--rows $(N))
+	$(BIN)/python -m benchmarks $(if $(N),--rows $(N)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 # A stamp is younger than the two files that say what to install; then there is nothing to do.
 .venv/.has-demo: pyproject.toml constraints.txt | $(BIN)/python

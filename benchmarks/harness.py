@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -40,6 +43,16 @@ class Server:
             return json.load(answer)
 
 
+_COMPILED = tempfile.mkdtemp(prefix="batchor-bench-compiled-")
+atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
+
+
+def compiled() -> dict[str, str]:
+    """An environment in which Python keeps what it has compiled, as it does where a program is installed."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPYCACHEPREFIX": _COMPILED}
+
+
 @contextmanager
 def server(folder: Path) -> Iterator[Server]:
     command = [sys.executable, "-m", "benchmarks.server", str(folder)]
@@ -55,5 +68,5 @@ def phase(way: str, name: str, folder: Path, base_url: str, env: Mapping[str, st
     """One phase in a process of its own, from its start to its end."""
     command = [sys.executable, "-m", "benchmarks.phase", way, name, str(folder), base_url]
     began = time.perf_counter()
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **(env or {})})
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env={**compiled(), **(env or {})})
     return Measured(wall_sec=time.perf_counter() - began, **json.loads(done.stdout))

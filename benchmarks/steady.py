@@ -9,10 +9,13 @@ import timeit
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import phase, server
+from benchmarks.harness import compiled, phase, server
 from benchmarks.work import write_rows
 
-_IMPORT = "import time; began = time.perf_counter(); import batchor_engine; print(time.perf_counter() - began)"
+_IMPORT = (
+    "import time; began, cpu = time.perf_counter(), time.process_time(); import batchor_engine; "
+    "print(time.perf_counter() - began, time.process_time() - cpu)"
+)
 
 
 def calls_of_a_poll(batches: int, folder: Path) -> dict[str, Any]:
@@ -28,12 +31,15 @@ def calls_of_a_poll(batches: int, folder: Path) -> dict[str, Any]:
     return {"batches": made["active_batches"], "calls": sum(asked.values()), "allowed": -(-batches // 100) + 1}
 
 
-def import_seconds(times: int = 5) -> float:
-    """Median of `import batchor_engine` in fresh processes."""
-    return statistics.median(
-        float(subprocess.run([sys.executable, "-c", _IMPORT], check=True, capture_output=True, text=True).stdout)
+def import_seconds(times: int = 5) -> dict[str, float]:
+    """Medians of `import batchor_engine` in fresh processes, on the clock and of the processor."""
+    command = [sys.executable, "-c", _IMPORT]
+    said = [
+        subprocess.run(command, check=True, capture_output=True, text=True, env=compiled()).stdout.split()
         for _ in range(times)
-    )
+    ]
+    walls, cpus = zip(*((float(wall), float(cpu)) for wall, cpu in said), strict=True)
+    return {"wall_sec": statistics.median(walls), "cpu_sec": statistics.median(cpus)}
 
 
 def tick_seconds(runs: int, folder: Path) -> dict[str, float]:

@@ -14,7 +14,8 @@ from benchmarks.work import Measured, write_rows
 
 # The phases that every way has, and whose times are compared.
 COMPARED = ("submit", "collect", "read")
-OURS = ("parquet", "export", "results_list")
+LIST_PHASE = "results_list"
+OURS = ("parquet", "export", LIST_PHASE)
 # results() is a list by contract: of a million answers of 2 KB it would be measured by its swapping.
 LARGEST_LIST = 200_000
 
@@ -44,7 +45,7 @@ def walk(way: str, rows: int, folder: Path, *, label: str | None = None, env: Ma
     phases: dict[str, Measured] = {}
     with server(folder) as serving:
         for name in ("submit", "look", "collect", "read", *OURS) if way == "durable" else COMPARED:
-            if name == "results_list" and rows > LARGEST_LIST:
+            if name == LIST_PHASE and rows > LARGEST_LIST:
                 continue
             if name == "collect":
                 # What the server needs for its answers is nobody's waiting.

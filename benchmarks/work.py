@@ -26,6 +26,11 @@ class Facts(BaseModel):
     reason: str | None
 
 
+# What the engine makes of the model too; written here so that a script without the engine need not import it.
+_SCHEMA = {**Facts.model_json_schema(), "additionalProperties": False}
+TEXT_FORMAT = {"format": {"type": "json_schema", "name": "facts", "strict": True, "schema": _SCHEMA}}
+
+
 def prompt_of(row: dict[str, Any]) -> str:
     return f"Sort this ticket.\n{row['body']}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import time
 import timeit
 from collections.abc import Callable
 from pathlib import Path
@@ -78,12 +79,43 @@ def look(folder: Path, base_url: str) -> dict[str, Any]:
     """Median milliseconds of a summary, and of a refresh that finds nothing new, while all is at the provider."""
     with _runner(folder, base_url) as runner:
         run = runner.get_run(RUN)
-        return {"summary_ms": _median_ms(run.summary, 101), "refresh_ms": _median_ms(run.refresh, 51)}
+        summary_ms, calls = _median_ms(run.summary, 101), _timed_calls(runner)
+        spans: list[tuple[float, float]] = []
+        for _ in range(52):
+            calls.clear()
+            spans.append((timeit.timeit(run.refresh, number=1) * 1000, sum(calls) * 1000))
+        whole, away = [one for one, _ in spans[1:]], [one - net for one, net in spans[1:]]
+        return {
+            "summary_ms": summary_ms,
+            "refresh_ms": statistics.median(whole),
+            "own_refresh_ms": statistics.median(away),
+        }
 
 
 def refresh(folder: Path, base_url: str) -> dict[str, Any]:
     with _runner(folder, base_url) as runner:
         return {"active_batches": runner.get_run(RUN).refresh().active_batches}
+
+
+def _timed_calls(runner: BatchRunner) -> list[float]:
+    """From now on, the seconds of each of a poll's calls to the server."""
+    stored = runner.storage.run(RUN)
+    assert stored is not None
+    provider, spans = runner.host.provider_of(stored), list[float]()
+
+    def timed(call: Callable[..., Any]) -> Callable[..., Any]:
+        def act(*args: Any, **named: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return call(*args, **named)
+            finally:
+                spans.append(time.perf_counter() - began)
+
+        return act
+
+    for name in ("list_batches", "get_batch"):
+        setattr(provider, name, timed(getattr(provider, name)))
+    return spans
 
 
 def _median_ms(act: Callable[[], object], times: int) -> float:

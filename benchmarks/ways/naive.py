@@ -11,8 +11,7 @@ from typing import Any
 
 from openai import OpenAI
 
-from batchor_engine import model_output_schema
-from benchmarks.work import LINES_A_FILE, MODEL, Facts, prompt_of
+from benchmarks.work import LINES_A_FILE, MODEL, TEXT_FORMAT, Facts, prompt_of
 
 
 def submit(folder: Path, base_url: str) -> dict[str, Any]:
@@ -48,12 +47,10 @@ def read(folder: Path, _base_url: str) -> dict[str, Any]:
 
 
 def send(client: OpenAI, folder: Path, rows: Iterable[dict[str, Any]]) -> list[str]:
-    name, schema = model_output_schema(Facts)
-    text = {"format": {"type": "json_schema", "name": name, "strict": True, "schema": schema}}
     batches: list[str] = []
     lines: list[str] = []
     for row in rows:
-        body = {"model": MODEL, "input": prompt_of(row), "text": text}
+        body = {"model": MODEL, "input": prompt_of(row), "text": TEXT_FORMAT}
         line = {"custom_id": row["ticket_id"], "method": "POST", "url": "/v1/responses", "body": body}
         lines.append(json.dumps(line) + "\n")
         if len(lines) == LINES_A_FILE:

@@ -14,8 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from openai import OpenAI
 
-from batchor_engine import model_output_schema
-from benchmarks.work import LINES_A_FILE, MODEL, Facts, prompt_of
+from benchmarks.work import LINES_A_FILE, MODEL, TEXT_FORMAT, Facts, prompt_of
 
 SCHEMA = pa.schema([("ticket_id", pa.string()), ("answer", pa.string())])
 ROWS_A_GROUP = 2_000
@@ -53,9 +52,7 @@ def read(folder: Path, _base_url: str) -> dict[str, Any]:
 
 
 def send(client: OpenAI, folder: Path, rows: Iterator[list[str]]) -> list[str]:
-    name, schema = model_output_schema(Facts)
-    text = {"format": {"type": "json_schema", "name": name, "strict": True, "schema": schema}}
-    tail = b',"text":%s}}\n' % orjson.dumps(text)
+    tail = b',"text":%s}}\n' % orjson.dumps(TEXT_FORMAT)
     header = next(rows)
     batches = []
     while some := list(itertools.islice(rows, LINES_A_FILE)):

@@ -1,0 +1,42 @@
+"""How the cost grows with the rows: a straight line through what was measured, and how well it fits."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.walk import Walk
+
+
+@dataclass(frozen=True)
+class Growth:
+    """`fixed_sec` for starting at all and `row_us` for each row, by least squares over the sizes that were measured.
+
+    `exponent` is the slope of the logarithms once what the smallest size takes is subtracted: 1 is linear, 2 quadratic.
+    """
+
+    way: str
+    what: str
+    rows: tuple[int, ...]
+    fixed_sec: float
+    row_us: float
+    r_squared: float
+    exponent: float
+
+
+def growth(walks: Sequence[Walk], way: str, what: str = "cpu_sec") -> Growth | None:
+    """The fit of one way; None with fewer than three sizes, through which any line would fit."""
+    totals: dict[int, list[float]] = {}
+    for one in walks:
+        if one.way == way:
+            totals.setdefault(one.rows, []).append(one.total(what))
+    if len(totals) < 3:
+        return None
+    rows = sorted(totals)
+    seconds = [statistics.mean(totals[size]) for size in rows]
+    slope, fixed = statistics.linear_regression(rows, seconds)
+    beyond = [(size - rows[0], max(sec - seconds[0], 1e-9)) for size, sec in zip(rows[1:], seconds[1:], strict=True)]
+    exponent, _ = statistics.linear_regression([math.log(x) for x, _ in beyond], [math.log(y) for _, y in beyond])
+    return Growth(way, what, tuple(rows), fixed, slope * 1e6, statistics.correlation(rows, seconds) ** 2, exponent)
