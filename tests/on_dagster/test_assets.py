@@ -172,7 +172,7 @@ def test_a_run_without_one_answer_is_a_failure(shop: Shop) -> None:
 
 def test_results_before_any_submission_name_the_remedy(shop: Shop) -> None:
     result = shop.materialize(shop.definitions(), "triage")
-    assert failure_of(result) == "Nothing was submitted for triage: materialize its _batch asset first."
+    assert failure_of(result) == "Nothing was submitted for triage: materialize triage_batch first."
 
 
 @pytest.mark.parametrize(

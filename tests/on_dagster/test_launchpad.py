@@ -1,14 +1,15 @@
 """What an operator sets in the launchpad of `<name>_batch`: for one run, recorded, and never a second payment."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
 import pytest
 
 from batchor_dagster import BatchorMetadataSet, batchor_assets
-from batchor_dagster.config import config_class
-from batchor_engine import BatchJob
+from batchor_dagster.config import BatchorRunConfig, config_class, overridden
+from batchor_engine import BatchJob, OpenAIProviderConfig
 from tests.on_dagster.shop import FOUR_ROWS, Shop, failure_of, job_for, materialized, tickets_asset, triage_assets
 
 
@@ -47,6 +48,13 @@ def test_the_launchpad_opens_with_defaults() -> None:
         "max_batch_enqueued_tokens",
     }
     assert not any(field.is_required for field in fields.values())
+
+
+def test_a_null_takes_one_of_the_jobs_own_request_options_away() -> None:
+    config = OpenAIProviderConfig(model="gpt-5-mini", request_options={"temperature": 0.5, "service_tier": "flex"})
+    wanted = BatchorRunConfig(request_options={"temperature": None, "max_output_tokens": 9}).overrides()
+    job = overridden(replace(job_for(FOUR_ROWS), provider_config=config), wanted)
+    assert job.provider_config.request_options == {"service_tier": "flex", "max_output_tokens": 9}
 
 
 def test_overrides_change_the_job_and_are_recorded(stocked: Shop) -> None:
