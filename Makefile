@@ -5,12 +5,16 @@
 #   make dev    Dagster, open      make bench  measurements (N=1000000: that many rows; ROUNDS=2: twice)
 #   make test-long   200 kills in random moments and at every crash point (SEED=n repeats a run)
 #   make mutants     each law removed once: a test must notice
+#   make test-oldest Dagster's tests on the oldest Dagster that is supported, in a .venv-oldest of its own
 
 PYTHON ?= python3
 JOBS ?= 2
 BIN := .venv/bin
+OLDEST := .venv-oldest/bin
+# What of Dagster's tests is run there, too: each asset, sensor, job and page of Dagster once.
+ON_OLDEST := $(addprefix tests/on_dagster/test_, assets.py polling_sensor.py control_jobs.py ranges_apart.py)
 
-.PHONY: help demo dev test test-long mutants check bench
+.PHONY: help demo dev test test-oldest test-long mutants check bench
 .DEFAULT_GOAL := help
 
 help:
@@ -24,6 +28,11 @@ dev: .venv/.has-demo
 
 test: .venv/.has-test
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(if $(ALL_RINGS),--all-rings)
+
+# The oldest Dagster uses a form of Pydantic that today's warns of at import; nothing else may warn here either.
+test-oldest: .venv-oldest/.has-test
+	BATCHOR_TEST_STORES=sqlite $(OLDEST)/python -m pytest -n $(JOBS) --dist loadgroup \
+	  -W 'ignore:Support for class-based:pydantic.warnings.PydanticDeprecatedSince20' $(ON_OLDEST)
 
 test-long: .venv/.has-test
 	$(BIN)/python -m tests.crash.long --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
@@ -51,6 +60,14 @@ bench: .venv/.has-bench
 .venv/.has-test: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@ .venv/.has-demo
+
+.venv-oldest/.has-test: pyproject.toml constraints.txt constraints-oldest.txt | $(BIN)/python
+	[ -x $(OLDEST)/python ] || $(PYTHON) -m venv .venv-oldest
+	awk -F= 'NR == FNR { own[$$1] = 1; print; next } !($$1 in own)' constraints-oldest.txt constraints.txt \
+	  >.venv-oldest/constraints.txt
+	$(OLDEST)/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt \
+	  -e '.[demo,prices]' dagster-dg-cli hypothesis psutil pytest pytest-timeout pytest-xdist
+	@touch $@
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || \

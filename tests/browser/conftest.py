@@ -14,7 +14,7 @@ from example_project import settings
 from example_project.demo.home import Home
 from example_project.demo.processes import Processes
 from example_project.demo.stage import Ports, open_stage
-from tests.browser.desk import ARTIFACTS, Desk
+from tests.browser.desk import ARTIFACTS, Desk, Model
 from tests.rings import cannot_run
 
 # As root, and without a word to anybody outside.
@@ -46,13 +46,14 @@ def chromium(request: pytest.FixtureRequest) -> Iterator[Browser]:
 def desk(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     shutil.rmtree(ARTIFACTS, ignore_errors=True)
     ARTIFACTS.mkdir(parents=True)
+    model = Model()
     home = Home.open(tmp_path_factory.mktemp("browser") / "home")
     processes = Processes(home)
     with SandboxServer(
         # A batch shows progress with every look and ends when a test says so.
         clock="polls",
         polls=Phases(0, 600, 0, 0),
-        responder="example_project.responder:respond",
+        responder=model,
         shuffle=True,
     ) as sandbox:
         known = {settings.BASE_URL_VARIABLE: sandbox.base_url, settings.INTERVAL_VARIABLE: SENSOR_INTERVAL_SEC}
@@ -62,7 +63,7 @@ def desk(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             api = open_stage(home, processes, Ports(), with_daemon=True)
             page = chromium.new_page(viewport={"width": 1440, "height": 1100})
             page.set_default_timeout(60_000)
-            yield Desk(page, api.url, home, sandbox)
+            yield Desk(page, api.url, home, sandbox, model)
         finally:
             processes.stop()
             home.close()

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from batchor_engine import BatchRunner, RunInfo
-from batchor_engine.sandbox import SandboxServer
+from batchor_engine.sandbox import SandboxAnswer, SandboxRequest, SandboxServer
 from example_project import settings
 from example_project.demo.home import Home
+from example_project.responder import respond
 
 ARTIFACTS = settings.ROOT / "test-artifacts" / "browser"
 PATIENCE_SEC = 90.0
+
+
+@dataclass
+class Model:
+    """The model behind the provider: it refuses a ticket without a body, until it is told to be lenient."""
+
+    lenient: bool = False
+
+    def __call__(self, request: SandboxRequest) -> SandboxAnswer:
+        prompt = f"{request.prompt}There is nothing to read." if self.lenient else request.prompt
+        return respond(replace(request, prompt=prompt))
 
 
 @dataclass(frozen=True)
@@ -27,6 +39,7 @@ class Desk:
     url: str
     home: Home
     sandbox: SandboxServer
+    model: Model
 
     # --- the engine's account
 
@@ -35,6 +48,18 @@ class Desk:
         with closing(BatchRunner(storage=settings.store_url(self.home.path))) as runner:
             infos = runner.find_runs(labels={"asset": "triage", "partition": day})
         return max(infos, key=lambda info: info.created_at)
+
+    def new_batch(self, day: str, known: Sequence[str]) -> str:
+        """The first batch of a day at the provider that is not among the known ones, once it is there."""
+        until = time.monotonic() + PATIENCE_SEC
+        while not (new := [one for one in self.batches(day) if one not in known]):
+            assert time.monotonic() < until, f"no new batch for {day}"
+            time.sleep(0.5)
+        return new[0]
+
+    def batches(self, day: str) -> list[str]:
+        """The batches of a day's run at the provider."""
+        return [one.provider_batch_id for one in self.run(day).batches if one.provider_batch_id]
 
     # --- what a hand does
 
@@ -84,7 +109,7 @@ class Desk:
         self.keep(f"{job}-launchpad")
         self.page.get_by_role("button", name="Launch Run").click()
         expect(self.page.get_by_text("RUN_SUCCESS")).to_be_visible(timeout=PATIENCE_SEC * 1000)
-        said = self.page.get_by_text(re.compile(f"^Run triage-{day}-")).first
+        said = self.page.get_by_text(re.compile(f"^(?:Run|[0-9]+ failed rows? of run) triage-{day}-")).first
         expect(said).to_be_visible()
         self.keep(f"{job}-run")
         return said.inner_text()
@@ -93,19 +118,23 @@ class Desk:
 
     def seen(self, text: str) -> None:
         """Wait for a text, asking for the page again meanwhile, as somebody does who waits."""
+        self._seen(lambda: self.page.get_by_text(text).first)
+
+    def told(self, name: str, value: object) -> None:
+        """Wait for an entry of metadata with this value."""
+        row = re.compile(rf"^\s*{re.escape(name)}\s*{re.escape(str(value))}(?![\w.])")
+        self._seen(lambda: self.page.get_by_role("row").filter(has_text=row).first)
+
+    def _seen(self, what: Callable[[], Locator]) -> None:
         until = time.monotonic() + PATIENCE_SEC
         while True:
-            found = self.page.get_by_text(text).first
             try:
-                expect(found).to_be_visible(timeout=8_000)
+                expect(what()).to_be_visible(timeout=8_000)
                 return
             except AssertionError:
                 if time.monotonic() > until:
                     raise
                 self.page.reload()
-
-    def text(self) -> str:
-        return self.page.inner_text("body")
 
     def keep(self, name: str) -> None:
         """A screenshot for people."""

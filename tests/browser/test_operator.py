@@ -38,7 +38,7 @@ def test_a_backfill_of_the_batch_asset_submits_every_day(submitted: Desk) -> Non
         submitted.partition("triage_batch", day)
         info = submitted.run(day)
         submitted.seen(info.run_id)
-        assert f"batchor/rows\n\t\n{info.summary.total_items}\n" in submitted.text()
+        submitted.told("batchor/rows", info.summary.total_items)
         assert (info.summary.total_items > 50, len(info.batches), info.is_finished) == (True, 1, False)
     submitted.keep("submitted")
 
@@ -47,7 +47,7 @@ def test_progress_is_on_the_asset_page_while_the_provider_works(submitted: Desk)
     submitted.asset("triage", "Events")
     submitted.seen("batchor/progress_percent")
     submitted.keep("progress")
-    assert "observed" in submitted.text()
+    submitted.seen("observed")
     submitted.asset("triage", "Overview")
     submitted.seen("batchor/answered")
     assert not submitted.run(DONE).is_finished
@@ -96,9 +96,32 @@ def test_a_finished_day_shows_check_plots_preview_and_failed_rows(submitted: Des
     submitted.page.get_by_text("Plots", exact=True).click()
     submitted.page.get_by_text("Events", exact=True).last.click()
     submitted.page.locator("canvas").first.scroll_into_view_if_needed()
-    assert "batchor/progress_percent" in submitted.text()
+    submitted.seen("batchor/progress_percent")
     submitted.keep("plots")
     end = submitted.run(DONE)
     assert end.is_finished
     assert end.summary.completed_items + end.summary.failed_items == end.summary.total_items
     assert end.summary.failed_items >= 1
+
+
+def test_failed_rows_that_are_retried_get_their_answers_and_leave_the_partition_green(submitted: Desk) -> None:
+    before, known = submitted.run(DONE), submitted.batches(DONE)
+    rows, failed = before.summary.total_items, before.summary.failed_items
+    submitted.partition("triage", DONE)
+    submitted.told("batchor/failed", failed)
+    submitted.model.lenient = True
+    said = submitted.order("batchor_retry_failed", DONE)
+    assert said.startswith(f"{failed} failed row")
+    assert "a new attempt; the sensor submits and delivers" in said
+    again = submitted.new_batch(DONE, known)
+    submitted.sandbox.finish(again)
+    submitted.partition("triage", DONE)
+    submitted.told("batchor/completed", rows)
+    submitted.told("batchor/failed", 0)
+    submitted.keep("retried-partition")
+    end = submitted.run(DONE)
+    assert (end.run_id, end.is_finished, end.summary.completed_items) == (before.run_id, True, rows)
+    assert [len(submitted.sandbox.paid(one)) for one in (*known, again)] == [rows, failed]
+    submitted.asset("triage", "Partitions")
+    submitted.seen("Materialized (1)")
+    submitted.keep("retried")
