@@ -93,7 +93,21 @@ def _this_process() -> Owner:
 
 def _started_of_holder(holder: str) -> str | None:
     owner = parse_owner(holder)
-    return None if owner is None else _started_of(owner.pid)
+    if owner is None:
+        return None
+    # A /proc that hides other users' processes shows nothing of one that is alive.
+    hidden = not _read(f"/proc/{owner.pid}/stat") and _runs(owner.pid)
+    return owner.started if hidden else _started_of(owner.pid)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _started_of(pid: int) -> str | None:
@@ -105,8 +119,10 @@ def _started_of(pid: int) -> str | None:
 
 
 def _namespace() -> str:
+    """Empty, so that nobody is called dead, where /proc is missing or tells of another namespace's processes."""
     with suppress(OSError):
-        return str(os.readlink("/proc/self/ns/pid"))
+        if os.readlink("/proc/self") == str(os.getpid()):
+            return str(os.readlink("/proc/self/ns/pid"))
     return ""
 
 
