@@ -62,21 +62,22 @@ class ObjectArtifactStore(ArtifactStore):
         self._url = url
         self._prefix = parts.path.strip("/")
         self._library = _obstore()
-        self._errors = _obstore("exceptions").BaseError
-        self._connect = partial(self._connected, parts.scheme, parts.netloc)
+        errors = _obstore("exceptions")
+        self._errors, self._refusals = errors.BaseError, (errors.PermissionDeniedError, errors.UnauthenticatedError)
+        self._scheme, self._bucket = parts.scheme, parts.netloc
         # What lies in memory is lost with its store.
         self._reached = parts.scheme == "memory"
         with self._told():
-            self._store = self._connect(min(_FIRST_RETRIES, _RETRIES["max_retries"]))
+            self._store = self._connected(min(_FIRST_RETRIES, _RETRIES["max_retries"]))
 
-    def _connected(self, scheme: str, bucket: str, retries: int) -> Any:
+    def _connected(self, retries: int) -> Any:
         stores = _obstore("store")
-        if scheme == "memory":
+        if self._scheme == "memory":
             return stores.MemoryStore()
         plain = any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS)
         options = {**_TIMEOUTS, **({"allow_http": True} if plain else {})}
         retry = {**_RETRIES, "max_retries": retries}
-        return stores.from_url(f"{scheme}://{bucket}", client_options=options, retry_config=retry)
+        return stores.from_url(f"{self._scheme}://{self._bucket}", client_options=options, retry_config=retry)
 
     def __repr__(self) -> str:
         return f"ObjectArtifactStore({self._url!r})"
@@ -188,7 +189,8 @@ class ObjectArtifactStore(ArtifactStore):
 
         def put() -> None:
             if not self._reached:
-                with suppress(FileNotFoundError):
+                # Its answer has no body: where it refuses, the upload is told the reason.
+                with suppress(FileNotFoundError, *self._refusals):
                     self._head(path)
             self._library.put(self._store, path, content, chunk_size=_BLOCK_BYTES, max_concurrency=_BLOCKS_AT_ONCE)
             stored = self._library.head(self._store, path)["size"]
@@ -228,7 +230,7 @@ class ObjectArtifactStore(ArtifactStore):
     def _met(self) -> None:
         """The server answered: from now on it is worth waiting for."""
         if not self._reached:
-            self._store = self._connect(_RETRIES["max_retries"])
+            self._store = self._connected(_RETRIES["max_retries"])
             self._reached = True
 
     def _fetch(self, key: str, start: int, end: int, tag: str | None) -> bytes:
