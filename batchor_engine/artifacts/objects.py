@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
 from batchor_engine.artifacts.atomic import whole_file
@@ -276,6 +276,12 @@ class _Reader(io.RawIOBase):
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         self._position = max(0, base + offset)
         return self._position
+
+    def readall(self) -> bytes:
+        """What is left, by a few large requests; the base class would make one for every few KiB."""
+        with io.BytesIO() as rest:
+            shutil.copyfileobj(cast("BinaryIO", self), rest, _BLOCK_BYTES)
+            return rest.getvalue()
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         view = memoryview(buffer).cast("B")

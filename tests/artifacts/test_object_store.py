@@ -62,6 +62,14 @@ def test_trouble_during_an_upload_is_overcome(
         assert stream.read() == content
 
 
+def test_a_whole_file_is_read_by_a_few_requests(s3: S3Server, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_artifacts(place).open_write("r/a") as stream:
+        stream.write(CONTENT)
+    with s3_proxy(s3.endpoint) as proxy, behind(proxy.endpoint, monkeypatch, place).open_read("r/a") as stream:
+        assert stream.read() == CONTENT
+    assert proxy.seen["GET"] <= 4
+
+
 def test_an_upload_whose_end_is_forgotten_is_done_again(
     s3: S3Server, place: str, monkeypatch: pytest.MonkeyPatch, impatient: None
 ) -> None:
