@@ -11,7 +11,7 @@ from typing import Any
 
 from batchor_engine.core.segment import SegmentRow
 from batchor_engine.results.arrow import ArrowBatch, ArrowSchema, ArrowTable, pyarrow
-from batchor_engine.results.frames import scrubbed
+from batchor_engine.results.buffers import array_of
 
 _BATCH_ROWS = 4096
 
@@ -41,12 +41,5 @@ def failures_table(rows: Iterable[SegmentRow]) -> ArrowTable:
 def _batches(rows: Iterator[SegmentRow]) -> Iterator[ArrowBatch]:
     schema = failures_schema()
     while chunk := list(islice(rows, _BATCH_ROWS)):
-        arrays = [_array([value(row) for row in chunk], schema.field(name).type) for name, _, _, value in _COLUMNS]
+        arrays = [array_of(schema.field(name).type, [value(row) for row in chunk]) for name, _, _, value in _COLUMNS]
         yield pyarrow().RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _array(values: list[Any], kind: Any) -> Any:
-    try:
-        return pyarrow().array(values, type=kind)
-    except UnicodeEncodeError:
-        return pyarrow().array([scrubbed(value) for value in values], type=kind)

@@ -10,12 +10,13 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from batchor_engine.models import BatchResultItem, Form, StructuredItemResult
 from batchor_engine.results.arrow import ArrowBatch, ArrowSchema, ArrowTable, ArrowType, pyarrow
+from batchor_engine.results.buffers import array_of
 from batchor_engine.results.shapes import (
     Encoder,
     JsonText,
@@ -187,19 +188,13 @@ class _Builder:
             return _vectors(values)
         encode = self._encoders[column.name]
         try:
-            return self._filled(column, values if encode is None else [encode(value) for value in values])
+            built = values if encode is None else [encode(value) for value in values]
+            return array_of(self._schema.field(column.name).type, built)
         except (OverflowError, ValueError, TypeError) as error:
             raise ValueError(
                 f"column {column.name!r} of type {column.shape} cannot hold an answer: {error}. Declare the field with "
                 "a type that can, for instance str or Decimal for very large numbers."
             ) from error
-
-    def _filled(self, column: _Column, values: list[Any]) -> Any:
-        kind = self._schema.field(column.name).type
-        try:
-            return pyarrow().array(values, type=kind)
-        except UnicodeEncodeError:
-            return pyarrow().array([scrubbed(value) for value in values], type=kind)
 
 
 def _dumped(result: BatchResultItem) -> Any:
@@ -238,14 +233,3 @@ def _own_values(name: str, results: Sequence[BatchResultItem]) -> list[Any]:
             return [result.error and result.error.message for result in results]
         case _:
             return [getattr(result, name) for result in results]
-
-
-def scrubbed(value: Any) -> Any:
-    """A value without lone surrogates: Arrow text is UTF-8, which has none; the stored answer keeps them."""
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, dict):
-        return {key: scrubbed(cell) for key, cell in cast("dict[str, Any]", value).items()}
-    if isinstance(value, list):
-        return [scrubbed(cell) for cell in cast("list[Any]", value)]
-    return value
