@@ -14,8 +14,8 @@ from benchmarks.walk import Walk
 class Growth:
     """`fixed_sec` for starting at all and `row_us` for each row, by least squares over the sizes that were measured.
 
-    `exponent` is the slope of the logarithms between the two largest sizes, once what the smallest takes is subtracted:
-    1 is linear, 2 quadratic.
+    `exponent` is the slope of the logarithms between the two largest sizes, once what the quickest smaller one takes is
+    subtracted: 1 is linear, 2 quadratic.
     """
 
     way: str
@@ -38,7 +38,8 @@ def growth(walks: Sequence[Walk], way: str, what: str = "cpu_sec") -> Growth | N
     rows = sorted(totals)
     seconds = [statistics.mean(totals[size]) for size in rows]
     slope, fixed = statistics.linear_regression(rows, seconds)
-    # What starting takes is most of a small run, and noise is most of a small difference.
-    grown = [max(sec - seconds[0], 1e-9) for sec in seconds[-2:]]
-    exponent = math.log(grown[1] / grown[0]) / math.log((rows[-1] - rows[0]) / (rows[-2] - rows[0]))
+    # What starting takes is most of a small run; the first one also waits for a cold disk, so the least one tells it.
+    start, least = min(zip(seconds[:-2], rows[:-2], strict=True))
+    grown = [max(sec - start, 1e-9) for sec in seconds[-2:]]
+    exponent = math.log(grown[1] / grown[0]) / math.log((rows[-1] - least) / (rows[-2] - least))
     return Growth(way, what, tuple(rows), fixed, slope * 1e6, statistics.correlation(rows, seconds) ** 2, exponent)
