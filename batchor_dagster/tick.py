@@ -26,6 +26,7 @@ from batchor_dagster.ledger import Ledger
 from batchor_dagster.metadata import REASON_TAG, REVISION_TAG, RUN_ID_TAG, SENSOR_TAG, BatchorMetadataSet
 from batchor_dagster.partitions import existing, pieces, range_tags
 from batchor_dagster.reports import in_doubt_message, progress_metadata
+from batchor_dagster.resources import job_name
 from batchor_engine import BatchRunner, RunControlState, RunInfo, counted
 
 DELIVER = "deliver"
@@ -190,7 +191,7 @@ class Tick:
         if not there:
             self.context.log.warning(
                 f"Dagster has no partition of {target_of(info)} any more: {info.run_id} is left alone. Job "
-                "batchor_collect fetches what is paid."
+                f"{job_name('collect', self.ledger.watch.resource_key)} fetches what is paid."
             )
             return []
         partitions = self._partitions(slots[0])

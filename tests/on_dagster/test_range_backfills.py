@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 
 import dagster as dg
-import psutil
 import pytest
 
 from batchor_engine.testing import check_invariants
 from example_project.demo.dagster_api import ENDED, DagsterApi, DagsterRun
 from example_project.demo.processes import any_free_port
-from tests.on_dagster.actor import FOLDER_VARIABLE, URL_VARIABLE
+from tests.on_dagster.family import running
 from tests.on_dagster.shop import Shop, days
 
-ROOT = Path(__file__).parents[2]
 CUT = {"dagster/asset_partition_range_start", "dagster/asset_partition_range_end"}
 
 
@@ -28,26 +22,11 @@ CUT = {"dagster/asset_partition_range_start", "dagster/asset_partition_range_end
 def dagster_dev(shop: Shop) -> Iterator[DagsterApi]:
     """Dagster's page, daemon and code server, with every run that they start; all of it is killed at the end."""
     port = any_free_port()
-    script = str(Path(sys.executable).parent / "dagster")
-    command = [script, "dev", "-m", "tests.on_dagster.range_project", "-h", "127.0.0.1", "-p", str(port)]
-    told = {
-        "DAGSTER_HOME": str(shop.instance.root_directory),
-        "PYTHONPATH": str(ROOT),
-        URL_VARIABLE: shop.sandbox.base_url,
-        FOLDER_VARIABLE: str(shop.folder),
-    }
-    with (shop.folder / "dagster.log").open("ab") as log:
-        leader = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **told}, stdout=log, stderr=log)
-    try:
+    place = ["-m", "tests.on_dagster.range_project", "-h", "127.0.0.1", "-p", str(port)]
+    with running(shop, "dagster", "dev", *place, log="dagster.log"):
         api = DagsterApi(port)
         until(api.is_loaded, shop)
         yield api
-    finally:
-        family = [psutil.Process(leader.pid), *psutil.Process(leader.pid).children(recursive=True)]
-        for process in family:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        leader.wait(30)
 
 
 def until(true: Callable[[], object], shop: Shop, limit_sec: float = 180.0) -> None:

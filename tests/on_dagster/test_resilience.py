@@ -9,13 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import psutil
 import pytest
 
 from batchor_dagster import BatchorMetadataSet, batchor_assets
@@ -23,7 +22,8 @@ from batchor_engine import BatchJob, RetryPolicy
 from batchor_engine.sandbox import Fault
 from batchor_engine.testing import check_invariants
 from example_project.models import TicketTriage
-from tests.on_dagster.actor import ENGINE_POINTS, FOLDER_VARIABLE, GIVEN_UP_VARIABLE, TICK_POINTS, URL_VARIABLE
+from tests.on_dagster.actor import ENGINE_POINTS, GIVEN_UP_VARIABLE, TICK_POINTS
+from tests.on_dagster.family import running
 from tests.on_dagster.shop import FOUR_ROWS, Shop, job_for, materialized, tickets_asset
 
 ROOT = Path(__file__).parents[2]
@@ -171,25 +171,9 @@ def test_a_locked_database_fails_a_tick_with_one_sentence_and_the_next_goes_on(
 @contextmanager
 def daemon(shop: Shop, *, given_up_sec: float) -> Iterator[None]:
     """A real daemon with its code server and its run workers, all of which are killed at the end."""
-    command = [str(Path(sys.executable).parent / "dagster-daemon"), "run", "-m", "tests.on_dagster.daemon_project"]
-    told = {
-        "DAGSTER_HOME": str(shop.instance.root_directory),
-        "PYTHONPATH": str(ROOT),
-        URL_VARIABLE: shop.sandbox.base_url,
-        FOLDER_VARIABLE: str(shop.folder),
-        GIVEN_UP_VARIABLE: str(given_up_sec),
-        "FRESHNESS_DAEMON_INTERVAL_SECONDS": "1",
-    }
-    with (shop.folder / "daemon.log").open("ab") as log:
-        leader = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **told}, stdout=log, stderr=log)
-    try:
+    told = {GIVEN_UP_VARIABLE: str(given_up_sec), "FRESHNESS_DAEMON_INTERVAL_SECONDS": "1"}
+    with running(shop, "dagster-daemon", "run", "-m", "tests.on_dagster.daemon_project", log="daemon.log", **told):
         yield
-    finally:
-        family = [psutil.Process(leader.pid), *psutil.Process(leader.pid).children(recursive=True)]
-        for process in family:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        leader.wait(30)
 
 
 def freshness(shop: Shop) -> str:
