@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -69,13 +68,10 @@ class FileOutcomes:
         if ref is None:
             return Missing()
         found = self._read(custom_id, ref)
-        if isinstance(found, Answer):
-            return Answer(found.text, found.usage, ref)
         if isinstance(found, Missing):
             del self._lines[custom_id]
             self._unreadable += 1
-            return found
-        return replace(found, ref=ref)
+        return found
 
     def close(self) -> None:
         """Let go of both files."""
@@ -118,7 +114,7 @@ class FileOutcomes:
     def _read(self, custom_id: str, ref: LineRef) -> Outcome:
         """The line at `ref`; Missing() where it is not the line of that request after all."""
         line = os.pread(self._files[ref.file].fileno(), ref.length, ref.offset)
-        found = read_line(line, self._endpoint)
+        found = read_line(line, self._endpoint, ref)
         return found.outcome if found.custom_id == custom_id else Missing()
 
 

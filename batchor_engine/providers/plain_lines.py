@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from batchor_engine.core.outcomes import Answer
+from batchor_engine.core.outcomes import Answer, LineRef
 from batchor_engine.models import RunUsage
 from batchor_engine.providers.answers import CALLS, MOST_TOKENS
 
@@ -19,12 +19,13 @@ _OK = 200
 _ID_NEAR_THE_FRONT = re.compile(rb'\{"id":\s?"[^"\\]*",\s?"custom_id":\s?"([^"\\]+)"')
 
 
-class _Details(msgspec.Struct):
+# What is decoded from one line holds no cycle, so the garbage collector need not look at it.
+class _Details(msgspec.Struct, gc=False):
     cached_tokens: int = 0
     reasoning_tokens: int = 0
 
 
-class _Usage(msgspec.Struct):
+class _Usage(msgspec.Struct, gc=False):
     """Tokens in the spelling of either endpoint."""
 
     input_tokens: int | None = None
@@ -37,31 +38,31 @@ class _Usage(msgspec.Struct):
     completion_tokens_details: _Details | None = None
 
 
-class _Part(msgspec.Struct):
+class _Part(msgspec.Struct, gc=False):
     type: str
     text: str = ""
 
 
-class _Item(msgspec.Struct):
+class _Item(msgspec.Struct, gc=False):
     type: str
     content: list[_Part] | None = None
     status: str | None = None
     phase: str | None = None
 
 
-class _Message(msgspec.Struct):
+class _Message(msgspec.Struct, gc=False):
     content: str
     refusal: str | None = None
     tool_calls: Any = None
     function_call: Any = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     message: _Message
     finish_reason: str
 
 
-class _Body(msgspec.Struct):
+class _Body(msgspec.Struct, gc=False):
     usage: _Usage
     status: str | None = None
     output: list[_Item] | None = None
@@ -69,12 +70,12 @@ class _Body(msgspec.Struct):
     error: Any = None
 
 
-class _Response(msgspec.Struct):
+class _Response(msgspec.Struct, gc=False):
     status_code: int
     body: _Body
 
 
-class _Line(msgspec.Struct):
+class _Line(msgspec.Struct, gc=False):
     custom_id: str
     response: _Response
     error: Any = None
@@ -93,8 +94,8 @@ def id_at_front(line: bytes) -> str | None:
         return None
 
 
-def read_plain(line: bytes) -> tuple[str, Answer] | None:
-    """Id and answer of a line whose response ended well, in text alone; None for every other line."""
+def read_plain(line: bytes, ref: LineRef | None = None) -> tuple[str, Answer] | None:
+    """Id and answer (with its `ref`) of a line whose response ended well, in text alone; None for every other line."""
     try:
         record = _DECODER.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -104,7 +105,7 @@ def read_plain(line: bytes) -> tuple[str, Answer] | None:
         return None
     text = _responses_text(body) if body.choices is None else _chat_text(body)
     usage = _usage_of(body.usage)
-    return (record.custom_id, Answer(text, usage)) if text and usage is not None and not text.isspace() else None
+    return (record.custom_id, Answer(text, usage, ref)) if text and usage is not None and not text.isspace() else None
 
 
 def _responses_text(body: _Body) -> str | None:
@@ -143,5 +144,11 @@ def _usage_of(found: _Usage) -> RunUsage | None:
         return None
     cached, thought = asked.cached_tokens if asked else 0, answered.reasoning_tokens if answered else 0
     # Absurd counts go the long way, which knows what to make of them.
-    sound = min(into, out, cached, thought) >= 0 and max(into, out, cached, thought) <= MOST_TOKENS
-    return RunUsage(into, cached, out, thought) if sound else None
+    if (
+        0 <= into <= MOST_TOKENS
+        and 0 <= out <= MOST_TOKENS
+        and 0 <= cached <= MOST_TOKENS
+        and 0 <= thought <= MOST_TOKENS
+    ):
+        return RunUsage(into, cached, out, thought)
+    return None

@@ -90,11 +90,13 @@ def strings(values: Sequence[str | None], *, large: bool) -> ArrowArray:
     import numpy as np
 
     pa = pyarrow()
+    kind = pa.large_string() if large else pa.string()
+    if values and values[0] is None and values.count(None) == len(values):
+        return pa.nulls(len(values), kind)
     present, filled = _presence(values, "")
     encoded = [text.encode() for text in filled]
     ends = accumulate(map(len, encoded), initial=0)
     offsets = np.fromiter(ends, dtype=np.int64 if large else np.int32, count=len(encoded) + 1)
-    kind = pa.large_string() if large else pa.string()
     return _array(kind, values, present, offsets, b"".join(encoded))
 
 

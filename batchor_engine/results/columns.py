@@ -56,9 +56,10 @@ _ARRAYS: dict[str, Callable[[list[Any]], ArrowArray]] = {
 }
 _TEXTS = frozenset(name for name, kind, _ in _COLUMNS if kind.endswith("string"))
 _REF = ("ref_file", "ref_offset", "ref_length")
-_USAGE = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
+_NO_REF = (None, None, None)
+USAGE_COLUMNS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
 # What a result says of a row; the rest is read where raw records or costs are asked for.
-ANSWER_COLUMNS = tuple(name for name in NAMES if name not in {"custom_id", *_USAGE, *_REF})
+ANSWER_COLUMNS = tuple(name for name in NAMES if name not in {"custom_id", *USAGE_COLUMNS, *_REF})
 
 
 def segment_schema() -> ArrowSchema:
@@ -81,9 +82,25 @@ def check_version(metadata: dict[bytes, bytes] | None, where: str) -> None:
         )
 
 
-def to_table(rows: Sequence[SegmentRow]) -> ArrowTable:
-    columns = _columns(rows)
+def columns_of(rows: Sequence[SegmentRow]) -> dict[str, list[Any]]:
+    """The values of rows by column."""
+    columns = dict(zip(SegmentRow._fields, map(list, zip(*rows, strict=True)), strict=True))
+    usage: list[RunUsage | None] = columns.pop("usage")
+    refs: list[LineRef | None] = columns.pop("ref")
+    for name in USAGE_COLUMNS:
+        columns[name] = [None if used is None else getattr(used, name) for used in usage]
+    for name, values in zip(_REF, _transposed(refs), strict=True):
+        columns[name] = values
     columns["escaped"] = [False] * len(rows)
+    return columns
+
+
+def _transposed(refs: Sequence[LineRef | None]) -> list[list[Any]]:
+    return [list(values) for values in zip(*(ref or _NO_REF for ref in refs), strict=True)]
+
+
+def to_table(columns: dict[str, list[Any]]) -> ArrowTable:
+    """The table of columns_of(); texts that Arrow cannot hold are escaped in `columns` too."""
     try:
         arrays = _arrays(columns)
     except UnicodeEncodeError:
@@ -94,17 +111,6 @@ def to_table(rows: Sequence[SegmentRow]) -> ArrowTable:
 
 def _arrays(columns: dict[str, list[Any]]) -> list[ArrowArray]:
     return [_ARRAYS[kind](columns[name]) for name, kind, _ in _COLUMNS]
-
-
-def _columns(rows: Sequence[SegmentRow]) -> dict[str, list[Any]]:
-    columns = dict(zip(SegmentRow._fields, map(list, zip(*rows, strict=True)), strict=True))
-    usage: list[RunUsage | None] = columns.pop("usage")
-    refs: list[LineRef | None] = columns.pop("ref")
-    for name in _USAGE:
-        columns[name] = [None if used is None else getattr(used, name) for used in usage]
-    for name in ("file", "offset", "length"):
-        columns[f"ref_{name}"] = [None if ref is None else getattr(ref, name) for ref in refs]
-    return columns
 
 
 def _escape(columns: dict[str, list[Any]]) -> None:
@@ -125,10 +131,10 @@ def to_rows(table: ArrowTable) -> Iterator[SegmentRow]:
     escaped: list[bool] = columns.pop("escaped")
     if any(escaped):
         _unescape(columns, escaped)
-    usage = [columns.pop(name) for name in _USAGE]
+    usage = [columns.pop(name) for name in USAGE_COLUMNS]
     refs = [columns.pop(name) for name in _REF]
     nothing = [None] * table.num_rows
-    columns["usage"] = _usages(*usage) if _USAGE[0] in found else nothing
+    columns["usage"] = _usages(*usage) if USAGE_COLUMNS[0] in found else nothing
     columns["ref"] = _refs(*refs) if _REF[0] in found else nothing
     return map(SegmentRow, *(columns[name] for name in SegmentRow._fields))
 

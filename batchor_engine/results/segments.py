@@ -1,7 +1,7 @@
 """Result segments: Parquet files of collected rows, written once, read row group by row group.
 
-Law: rows stand in item order, a row group is at most about 4 MB, and a reader holds one row group and no open file
-between two of them.
+Law: rows stand in item order, a row group is at most about 4 MB, and a reader holds one row group, the next one, and no
+open file between two of them.
 """
 
 from __future__ import annotations
@@ -9,16 +9,25 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from itertools import islice
+from itertools import chain, compress, islice, zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeAlias
 
 from batchor_engine.core.segment import SegmentRow, SegmentTotals
 from batchor_engine.models import RunUsage
-from batchor_engine.results.arrow import ArrowBatch, compute, parquet
-from batchor_engine.results.columns import DICTIONARY_COLUMNS, check_version, segment_schema, to_rows, to_table
+from batchor_engine.results.arrow import ArrowBatch, ArrowTable, compute, parquet
+from batchor_engine.results.columns import (
+    DICTIONARY_COLUMNS,
+    USAGE_COLUMNS,
+    check_version,
+    columns_of,
+    segment_schema,
+    to_rows,
+    to_table,
+)
 from batchor_engine.states import ItemStatus
 
 # A path, or how to open a file that is elsewhere.
@@ -32,14 +41,21 @@ _FINAL_ROWS_KEY = "batchor.segment.final_rows"
 
 
 class SegmentWriter:
-    """Writes one segment file; `totals` is there once the context has ended."""
+    """Writes one segment file; `totals` is there once the context has ended.
+
+    While a row group is compressed, which needs no interpreter, a thread beside lets the caller read the next rows.
+    """
 
     def __init__(self, path: str | Path) -> None:
         # pyarrow takes some relative paths for URLs.
         self._path = os.path.abspath(path)
         self._file: Any = None
+        # Its thread begins with the first group that is followed by another one.
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="batchor-segment")
+        self._under_way: Future[None] | None = None
         self._rows: list[SegmentRow] = []
         self._bytes = 0
+        self._last_index = -1
         self._final_rows: list[int] = []
         self._tally = _Tally()
         self._totals: SegmentTotals | None = None
@@ -56,20 +72,23 @@ class SegmentWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.close()
-        elif self._file is not None:
-            self._file.close()
+        try:
+            if kind is None:
+                self.close()
+        finally:
+            self._beside.shutdown()
+            if self._file is not None:
+                self._file.close()
 
     def append(self, row: SegmentRow) -> None:
         """Add a row; ValueError where it stands before the last one in item order."""
-        if row.item_index < self._tally.last_index:
-            raise ValueError(f"Item {row.item_index} comes after item {self._tally.last_index} in a segment.")
+        if row.item_index < self._last_index:
+            raise ValueError(f"Item {row.item_index} comes after item {self._last_index} in a segment.")
         size = _size(row)
         if self._rows and (self._bytes + size > MAX_GROUP_BYTES or len(self._rows) >= _MAX_GROUP_ROWS):
-            self._flush()
-        self._tally.add(row)
+            self._begin_group()
         self._rows.append(row)
+        self._last_index = row.item_index
         self._bytes += size
 
     def extend(self, rows: Iterable[SegmentRow]) -> None:
@@ -79,7 +98,9 @@ class SegmentWriter:
     def close(self) -> SegmentTotals:
         """Write what is left and the footer; a second call only returns the totals."""
         if self._totals is None:
-            self._flush()
+            self._wait()
+            if self._rows:
+                self._write(self._rows)
             self._file.add_key_value_metadata({_FINAL_ROWS_KEY: json.dumps(self._final_rows)})
             self._file.close()
             self._totals = self._tally.totals()
@@ -92,53 +113,56 @@ class SegmentWriter:
             raise RuntimeError("A segment has totals only once it is closed.")
         return self._totals
 
-    def _flush(self) -> None:
-        if not self._rows:
-            return
-        self._file.write_table(to_table(self._rows), row_group_size=len(self._rows))
-        self._final_rows.append(sum(row.final for row in self._rows))
+    def _begin_group(self) -> None:
+        self._wait()
+        self._under_way = self._beside.submit(self._write, self._rows)
         self._rows = []
         self._bytes = 0
+
+    def _wait(self) -> None:
+        """Until no group is being written; raises what writing the last one raised."""
+        if self._under_way is not None:
+            self._under_way.result()
+
+    def _write(self, rows: Sequence[SegmentRow]) -> None:
+        columns = columns_of(rows)
+        self._tally.add(columns)
+        self._final_rows.append(sum(columns["final"]))
+        self._file.write_table(to_table(columns), row_group_size=len(rows))
 
 
 class _Tally:
     """Running totals of a segment."""
 
     def __init__(self) -> None:
-        self.first_index = 0
-        self.last_index = -1
+        self._first_index, self._last_index = 0, -1
         self._rows = 0
         self._ends: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()
-        self._usage = [0, 0, 0, 0]
+        self._usage = RunUsage()
 
-    def add(self, row: SegmentRow) -> None:
+    def add(self, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Count the rows of one group, of which there is at least one."""
+        indexes, final = columns["item_index"], columns["final"]
         if not self._rows:
-            self.first_index = row.item_index
-        self.last_index = row.item_index
-        self._rows += 1
-        if row.usage is not None:
-            self._add_usage(row.usage)
-        if row.final:
-            self._ends[row.status] += 1
-            if row.status == ItemStatus.FAILED_PERMANENT:
-                self._failures[row.error_class or ""] += 1
-
-    def _add_usage(self, used: RunUsage) -> None:
-        usage = self._usage
-        usage[0] += used.input_tokens
-        usage[1] += used.cached_tokens
-        usage[2] += used.output_tokens
-        usage[3] += used.reasoning_tokens
+            self._first_index = indexes[0]
+        self._last_index = indexes[-1]
+        self._rows += len(indexes)
+        self._usage += RunUsage(*(sum(filter(None, columns[name])) for name in USAGE_COLUMNS))
+        ends = list(compress(columns["status"], final))
+        self._ends.update(ends)
+        errors = compress(columns["error_class"], final)
+        failed = (error for error, end in zip(errors, ends, strict=True) if end == ItemStatus.FAILED_PERMANENT)
+        self._failures.update(error or "" for error in failed)
 
     def totals(self) -> SegmentTotals:
         return SegmentTotals(
             rows=self._rows,
             completed=self._ends[ItemStatus.COMPLETED],
             failed=self._ends[ItemStatus.FAILED_PERMANENT],
-            first_index=self.first_index,
-            last_index=self.last_index,
-            usage=RunUsage(*self._usage),
+            first_index=self._first_index,
+            last_index=self._last_index,
+            usage=self._usage,
             failures=dict(self._failures),
         )
 
@@ -170,7 +194,13 @@ def read_rows(
     `columns` may be ANSWER_COLUMNS, which read faster; what they leave out is None in the rows.
     """
     counts = _row_counts(file, final_only=final_only)
-    return islice(_read_groups(file, counts, final_only=final_only, skip=skip, columns=columns), limit)
+    wanted, skip = _groups_after(counts, skip)
+    # Whoever asks for a few rows may not want the next group.
+    tables = _tables(file, wanted, columns) if limit is None else (_read_table(file, one, columns) for one in wanted)
+    rows = (row for table in tables for row in _rows_of(table))
+    return islice(
+        (row for row in rows if row.final) if final_only else rows, skip, None if limit is None else skip + limit
+    )
 
 
 def read_group(file: SegmentFile, group: int) -> Iterator[SegmentRow]:
@@ -181,27 +211,38 @@ def read_group(file: SegmentFile, group: int) -> Iterator[SegmentRow]:
         ranges = [opened.metadata.row_group(one).column(column).statistics for one in groups]
     for number, values in enumerate(ranges):
         if values is None or not values.has_min_max or values.min <= group <= values.max:
-            yield from (row for row in _read_group(file, number) if row.final and row.group == group)
+            yield from (row for row in _rows_of(_read_table(file, number)) if row.final and row.group == group)
 
 
-def _read_groups(
-    file: SegmentFile, counts: Sequence[int], *, final_only: bool, skip: int, columns: Sequence[str] | None
-) -> Iterator[SegmentRow]:
+def _groups_after(counts: Sequence[int], skip: int) -> tuple[list[int], int]:
+    """The row groups that hold a row after the first `skip`, and how many rows of the first of them to skip."""
     for group, count in enumerate(counts):
-        if skip >= count:
-            skip -= count
-            continue
-        rows = _read_group(file, group, columns)
-        yield from islice((row for row in rows if row.final) if final_only else rows, skip, None)
-        skip = 0
+        if skip < count:
+            return list(range(group, len(counts))), skip
+        skip -= count
+    return [], 0
 
 
-def _read_group(file: SegmentFile, group: int, columns: Sequence[str] | None = None) -> Iterator[SegmentRow]:
+def _tables(file: SegmentFile, groups: Sequence[int], columns: Sequence[str] | None) -> Generator[ArrowTable]:
+    """Row groups one by one; the next is read, which needs no interpreter, while the caller is busy with this one."""
+    with ThreadPoolExecutor(1, thread_name_prefix="batchor-segment") as beside:
+        coming: Future[ArrowTable] | None = None
+        for group, following in zip_longest(groups, groups[1:]):
+            table = coming.result() if coming else _read_table(file, group, columns)
+            coming = None if following is None else beside.submit(_read_table, file, following, columns)
+            yield table
+
+
+def _read_table(file: SegmentFile, group: int, columns: Sequence[str] | None = None) -> ArrowTable:
     with _open(file) as opened:
-        table = opened.read_row_group(group, columns=None if columns is None else list(columns), use_threads=False)
+        return opened.read_row_group(group, columns=None if columns is None else list(columns), use_threads=False)
+
+
+def _rows_of(table: ArrowTable) -> Iterator[SegmentRow]:
     # Python rows are several times larger than Arrow's, so only a slice of them exists at a time.
-    for start in range(0, table.num_rows, _SLICE_ROWS):
-        yield from to_rows(table.slice(start, _SLICE_ROWS))
+    return chain.from_iterable(
+        to_rows(table.slice(start, _SLICE_ROWS)) for start in range(0, table.num_rows, _SLICE_ROWS)
+    )
 
 
 def _row_counts(file: SegmentFile, *, final_only: bool) -> list[int]:
@@ -224,12 +265,9 @@ def index_range(file: SegmentFile) -> tuple[int, int]:
 
 def iter_record_batches(file: SegmentFile, columns: Sequence[str] | None = None) -> Iterator[ArrowBatch]:
     """The stored columns as they lie in the file, a row group at a time; `escaped` rows hold JSON string literals."""
-    wanted = None if columns is None else list(columns)
     with _open(file) as opened:
-        groups = opened.metadata.num_row_groups
-    for group in range(groups):
-        with _open(file) as opened:
-            table = opened.read_row_group(group, columns=wanted, use_threads=False)
+        groups = range(opened.metadata.num_row_groups)
+    for table in _tables(file, groups, columns):
         yield from table.to_batches()
 
 

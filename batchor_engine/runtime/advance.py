@@ -24,6 +24,7 @@ from batchor_engine.core.planner import (
 from batchor_engine.core.records import BatchRecord, Lease, RunRecord
 from batchor_engine.errors import LeaseLostError, UnknownRunError
 from batchor_engine.runtime.cancel import ask_provider, finish_cancel
+from batchor_engine.runtime.garbage import seldom_collected
 from batchor_engine.runtime.hold import held, run_lease
 from batchor_engine.runtime.host import Host
 from batchor_engine.runtime.ingest import Ingestion
@@ -117,7 +118,7 @@ def _ingest(host: Host, run: RunRecord, lease: Lease, stop: Stop) -> None:
     ingestion = Ingestion(host, run, lease, job, host.provider_of(run))
     work = submission(host, run, lease)
     polled, more = host.clock, True
-    with Outbox(host) as outbox:
+    with Outbox(host) as outbox, seldom_collected():
         try:
             while more and not stop() and read_run(host, run.run_id).control is RunControlState.RUNNING:
                 began = host.clock

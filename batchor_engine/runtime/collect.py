@@ -29,6 +29,7 @@ from batchor_engine.models import Form, JSONObject
 from batchor_engine.ports.providers import OutcomeIndex
 from batchor_engine.ports.state import iter_items
 from batchor_engine.runtime.fetch import FILE_TRIES, Collection, Fetched, fetched, raw_keys
+from batchor_engine.runtime.garbage import seldom_collected
 from batchor_engine.runtime.hold import held
 from batchor_engine.runtime.host import Host, policies_of
 from batchor_engine.runtime.segments import write_segment
@@ -37,6 +38,11 @@ from batchor_engine.runtime.transfers import Line
 from batchor_engine.states import BatchState, ItemStatus
 
 log = logging.getLogger("batchor_engine")
+
+# Nothing can be read before the first file is here, and it is here later when others share its line.
+_HEAD_START_SEC = 1.0
+# Error class, message, retryable and the provider's error of a row that has none.
+_NO_ERROR: tuple[str | None, str | None, bool, str | None] = (None, None, False, None)
 
 
 @dataclass
@@ -64,11 +70,11 @@ def collect_ended(host: Host, run: RunRecord, *, stop: Callable[[], bool] = lamb
     ended = host.store.batches(run_pk=run.pk, states={BatchState.ENDED})
     due = iter([one for one in ended if one.collect_after <= host.clock])
     done = 0
-    with ExitStack() as leases, Line[_Begun, Fetched](host.max_transfers) as line:
+    with ExitStack() as leases, Line[_Begun, Fetched](host.max_transfers) as line, seldom_collected():
         while True:
             while not line.is_full and not stop() and (begun := _begin(host, run, due)) is not None:
                 leases.push(begun.stack)
-                line.put(begun, begun.fetch)
+                line.put(begun, begun.fetch, head_start_sec=_HEAD_START_SEC)
             if not line:
                 return done
             begun, transfer = line.take()
@@ -243,25 +249,15 @@ def _read_as_model(outcome: Outcome, model: Form) -> Outcome:
 
 
 def _segment_row(row: ItemRow, verdict: Verdict, sent_as: str, metadata_json: str | None) -> SegmentRow:
-    failure = verdict.failure
-    raw = None if failure is None or failure.raw_error is None else to_json(failure.raw_error).decode()
+    failure, error = verdict.failure, _NO_ERROR
+    if failure is not None:
+        raw = None if failure.raw_error is None else to_json(failure.raw_error).decode()
+        error = failure.error_class, failure.message, failure.retryable, raw
+    # By position, in the order of SegmentRow: naming fifteen fields would cost as much as settling the row.
     return SegmentRow(
-        item_index=row.item_index,
-        item_id=row.item_id,
-        group=row.group,
-        final=verdict.final,
-        status=verdict.to.value,
-        attempt_count=verdict.attempts,
-        custom_id=sent_as,
-        text=verdict.text,
-        error_class=failure.error_class if failure else None,
-        error_message=failure.message if failure else None,
-        retryable=failure.retryable if failure else False,
-        raw_error_json=raw,
-        metadata_json=metadata_json,
-        usage=verdict.usage,
-        ref=verdict.ref,
-    )
+        row.item_index, row.item_id, row.group, verdict.final, verdict.to.value, verdict.attempts, sent_as,
+        verdict.text, *error, metadata_json, verdict.usage, verdict.ref,
+    )  # fmt: skip
 
 
 def _run_backoff(work: Collection, failure: BatchFailure | None, tally: _Tally) -> Backoff | None:

@@ -30,6 +30,7 @@ from batchor_engine.runtime import control, steps
 from batchor_engine.runtime.advance import read_run
 from batchor_engine.runtime.costs import RunEstimate, run_cost, run_estimate, server_of
 from batchor_engine.runtime.export import export_artifacts, export_terminal, failures_table, write_parquet
+from batchor_engine.runtime.garbage import seldom_collected
 from batchor_engine.runtime.host import Host
 from batchor_engine.runtime.prune import prune_artifacts
 from batchor_engine.runtime.readback import failure_counts, iter_failed_results, iter_results, read_page
@@ -155,7 +156,8 @@ class Run:
     def results(self) -> list[BatchResultItem]:
         """All results in item order; RunNotFinishedError before the end."""
         self._require_finished()
-        return list(self._results(raw=True))
+        with seldom_collected():
+            return list(self._results(raw=True))
 
     def iter_results(self, *, raw: bool = False) -> Iterator[BatchResultItem]:
         """Results in item order, a few in memory at a time, of the items that are terminal so far.

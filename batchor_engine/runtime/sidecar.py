@@ -6,7 +6,7 @@ Law: it is written with the part and never changes; metadata survives every prun
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import ExitStack
 from itertools import groupby
 from typing import BinaryIO
@@ -17,7 +17,7 @@ from batchor_engine.core.lines import id_and_body
 from batchor_engine.core.records import ItemRow, PartRecord
 from batchor_engine.ports.artifacts import ArtifactStore
 
-_INDEX, _NO_METADATA = b'{"item_index":', b',"metadata":null}\n'
+_INDEX, _METADATA, _END = b'{"item_index":', b',"metadata":', b"}\n"
 
 
 def sidecar_line(item_index: int, item_id: str, line: bytes, metadata_json: str | None) -> bytes:
@@ -39,24 +39,21 @@ def with_metadata(
             continue
         with ExitStack() as stack:
             stream = stack.enter_context(artifacts.open_read(keys[part_pk]))
-            yield from _matched(_read(stream), members)
+            yield from _matched(stream, members)
 
 
-def _matched(lines: Iterator[tuple[int, str | None]], rows: Iterable[ItemRow]) -> Generator[tuple[ItemRow, str | None]]:
+def _matched(lines: BinaryIO, rows: Iterable[ItemRow]) -> Generator[tuple[ItemRow, str | None]]:
     for row in rows:
-        for item_index, metadata in lines:
-            if item_index == row.item_index:
-                yield row, metadata
+        # sidecar_line() writes the index first, so that a line of another row need not be read.
+        mine = _INDEX + b"%d," % row.item_index
+        for line in lines:
+            if line.startswith(mine):
+                yield row, _metadata_in(line)
                 break
         else:
             raise RuntimeError(f"the sidecar of part {row.part} does not hold item {row.item_id!r}")
 
 
-def _read(stream: BinaryIO) -> Generator[tuple[int, str | None]]:
-    for line in stream:
-        if line.endswith(_NO_METADATA):
-            # sidecar_line() writes the index first; most rows of a frame or a list have nothing else to tell.
-            yield int(line[len(_INDEX) : line.index(b",")]), None
-            continue
-        head = from_json(line)
-        yield head["item_index"], head["metadata"]
+def _metadata_in(line: bytes) -> str | None:
+    # Metadata stands last, and within a JSON text before it the quotes of this mark would be escaped.
+    return from_json(line[line.index(_METADATA) + len(_METADATA) : -len(_END)])

@@ -38,10 +38,10 @@ class Transfer(Generic[ResultT]):
     def done(self) -> bool:
         return self._thread is not None and not self._thread.is_alive()
 
-    def join(self) -> None:
-        """Wait until no byte moves any more; a transfer that has not begun never will."""
+    def join(self, seconds: float | None = None) -> None:
+        """Wait until no byte moves any more, or for so long; a transfer that has not begun never will."""
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(seconds)
 
     def result(self) -> ResultT:
         """What the transfer came to, or the exception it ended with."""
@@ -84,8 +84,12 @@ class Line(Generic[SubjectT, ResultT]):
         """Whether the first transfer in line is over."""
         return bool(self._waiting) and self._waiting[0][1].done
 
-    def put(self, subject: SubjectT, move: Callable[[], ResultT]) -> None:
-        self._waiting.append((subject, Transfer(move, beside=self._limit > 1)))
+    def put(self, subject: SubjectT, move: Callable[[], ResultT], *, head_start_sec: float = 0.0) -> None:
+        """Begin a transfer; one that the caller can only wait for is left alone for a moment, before others share."""
+        transfer = Transfer(move, beside=self._limit > 1)
+        if not self._waiting:
+            transfer.join(head_start_sec)
+        self._waiting.append((subject, transfer))
 
     def take(self) -> tuple[SubjectT, Transfer[ResultT]]:
         """The first in line, with its transfer, which may still be under way."""
