@@ -65,29 +65,36 @@ def view_of(host: Host, run: RunRecord, batches: list[BatchRecord]) -> RunView:
 
 def planned(host: Host, run: RunRecord) -> tuple[Action, ...]:
     """What advance() would do now; a few indexed reads, whatever the size of the run."""
-    batches = host.store.batches(run_pk=run.pk, states={*BATCH_UNSETTLED, BatchState.SUBMITTED})
-    return plan(view_of(host, run, batches), host.clock)
+    return plan(view_of(host, run, _to_plan(host, run)), host.clock)
 
 
-def advance(host: Host, run_id: str, stop: Stop) -> bool:
-    """Recover, ingest, submit as far as capacity, back-off and control allow; False when another worker does."""
-    if not planned(host, read_run(host, run_id)):
-        return True
-    with held(host.store, run_lease(run_id)) as lease:
-        if lease is None:
-            return False
-        return advance_held(host, run_id, lease, stop)
+def _to_plan(host: Host, run: RunRecord) -> list[BatchRecord]:
+    """The batches that planning needs to see: those that are away are named by a cancel alone."""
+    if run.control is RunControlState.CANCEL_REQUESTED:
+        return host.store.batches(run_pk=run.pk, states={*BATCH_UNSETTLED, BatchState.SUBMITTED})
+    return host.store.batches(run_pk=run.pk, states=BATCH_UNSETTLED) if run.unsent_batches else []
 
 
-def advance_held(host: Host, run_id: str, lease: Lease, stop: Stop) -> bool:
-    """advance() for a caller that has the lease; False when it was taken over on the way."""
+def advance(host: Host, run: RunRecord, stop: Stop) -> RunRecord:
+    """Recover, ingest, submit as far as capacity, back-off and control allow, unless another worker does.
+
+    `run` is as just read; what comes back is as it stands then, without another read where there was nothing to do.
+    """
+    if not planned(host, run):
+        return run
+    with held(host.store, run_lease(run.run_id)) as lease:
+        if lease is not None:
+            advance_held(host, run.run_id, lease, stop)
+    return read_run(host, run.run_id)
+
+
+def advance_held(host: Host, run_id: str, lease: Lease, stop: Stop) -> None:
+    """advance() for a caller that has the lease; one that is taken over on the way stops."""
     try:
         for action in planned(host, read_run(host, run_id)):
             _perform(host, run_id, lease, action, stop)
     except LeaseLostError:
         log.warning("another worker took over run=%s; this one stops", run_id)
-        return False
-    return True
 
 
 def _perform(host: Host, run_id: str, lease: Lease, action: Action, stop: Stop) -> None:
@@ -127,7 +134,7 @@ def _ingest(host: Host, run: RunRecord, lease: Lease, stop: Stop) -> None:
                 if more:
                     outbox.fill(work, partial=False, stop=stop)
                 if more and host.clock - polled > _POLL_EVERY_SEC:
-                    poll(host, run_pk=run.pk, stop=stop)
+                    poll(host, run=read_run(host, run.run_id), stop=stop)
                     polled = host.clock
         except Exception:
             # A source or a prompt that fails says nothing against the batches that are on their way.

@@ -38,8 +38,7 @@ def cancel(host: Host, run_id: str, *, drain: bool = False) -> None:
     if after.control is RunControlState.CANCEL_REQUESTED and before.control is not after.control:
         host.emit(after, "run_cancel_requested")
     if not after.is_finished:
-        advance(host, run_id, lambda: False)
-        tidy(host, run_id)
+        tidy(host, advance(host, after, lambda: False))
 
 
 def retry_failed(host: Host, run_id: str) -> None:

@@ -24,12 +24,12 @@ _RUNS_A_PAGE = 500
 
 
 def poll(
-    host: Host, *, run_pk: int | None = None, paused_too: bool = False, stop: Callable[[], bool] = lambda: False
+    host: Host, *, run: RunRecord | None = None, paused_too: bool = False, stop: Callable[[], bool] = lambda: False
 ) -> PollReport:
-    """Look at the active batches of one run, or of all runs; those of paused runs only with `paused_too`."""
+    """Look at the active batches of one run as just read, or of all; those of paused runs only with `paused_too`."""
     look = _Look(host, stop)
-    batches = host.store.batches(run_pk=run_pk, states={BatchState.SUBMITTED})
-    runs = _runs_of(host, {batch.run_id for batch in batches})
+    batches = host.store.batches(run_pk=None if run is None else run.pk, states={BatchState.SUBMITTED})
+    runs = _runs_of(host, {batch.run_id for batch in batches}, run)
     for account, members in groupby(sorted(batches, key=lambda one: (one.account, one.pk)), lambda one: one.account):
         wanted = [one for one in members if _is_watched(runs[one.run_id], paused_too)]
         if wanted and not stop():
@@ -37,7 +37,9 @@ def poll(
     return look.report()
 
 
-def _runs_of(host: Host, run_ids: set[str]) -> dict[str, RunRecord | None]:
+def _runs_of(host: Host, run_ids: set[str], read: RunRecord | None) -> dict[str, RunRecord | None]:
+    if read is not None:
+        return {read.run_id: read}
     if len(run_ids) < _FEW_RUNS:
         return {run_id: host.store.run(run_id) for run_id in run_ids}
     # A run with a batch at the provider is not over; a thousand are read in pages, not one by one.
@@ -77,7 +79,7 @@ class _Look:
                 return
             unseen = {str(batch.provider_batch_id): batch for batch in batches}
             if provider.lists_batches and by_list(unseen.values(), self._host.clock):
-                self._by_pages(provider, unseen)
+                self._by_pages(provider, unseen, {batch.intent_id: batch for batch in batches})
                 self._ask_one(provider, account, batches)
             self._one_by_one(provider, unseen)
         except ProviderError as error:
@@ -85,7 +87,9 @@ class _Look:
             if error.kind is ProviderErrorKind.AUTH:
                 raise
 
-    def _by_pages(self, provider: BatchProvider, unseen: dict[str, BatchRecord]) -> None:
+    def _by_pages(
+        self, provider: BatchProvider, unseen: dict[str, BatchRecord], by_intent: dict[str, BatchRecord]
+    ) -> None:
         after: str | None = None
         for _ in range(max_pages(len(unseen))):
             if not unseen or self._stop():
@@ -94,7 +98,7 @@ class _Look:
             page = provider.list_batches(after=after, limit=PAGE_SIZE)
             found = [(unseen.pop(remote["id"]), remote) for remote in page.records if remote["id"] in unseen]
             self._record([observation(batch, remote) for batch, remote in found], [batch for batch, _ in found])
-            cancel_twins(self._host, provider, page.records)
+            cancel_twins(self._host, provider, page.records, by_intent)
             if page.next_after is None:
                 return
             after = page.next_after

@@ -85,8 +85,7 @@ class Run:
 
         `deadline` bounds the cycle in seconds from now; what is cut short goes on in the next one.
         """
-        steps.refresh(self._runner.host, self.run_id, deadline)
-        return self.summary()
+        return self._told(steps.refresh(self._runner.host, self.run_id, deadline))
 
     def advance(self, *, deadline: float | None = None) -> RunSummary:
         """The submission side alone: recover, ingest, submit."""
@@ -144,7 +143,10 @@ class Run:
 
     def summary(self) -> RunSummary:
         """Counts as stored now; costs the same at any size."""
-        self._summary = summarize(self._record(), self._runner.host.clock)
+        return self._told(self._record())
+
+    def _told(self, record: RunRecord) -> RunSummary:
+        self._summary = summarize(record, self._runner.host.clock)
         return self._summary
 
     def snapshot(self) -> RunSnapshot:

@@ -150,7 +150,7 @@ class BatchRunner:
                 # A run that failed before its first row protects nothing and would only stand in the way.
                 self.storage.discard_empty_run(run_id, lease)
                 raise
-        tidy(self.host, run_id)
+        tidy(self.host, read_run(self.host, run_id))
         return self.get_run(run_id)
 
     def run_and_wait(self, job: BatchJob[Any, Any], *, run_id: str | None = None) -> Run:

@@ -38,15 +38,16 @@ def stop_after(host: Host, seconds: float | None) -> Stop:
     return lambda: host.clock >= end
 
 
-def refresh(host: Host, run_id: str, seconds: float | None = None) -> None:
-    """Poll, collect, advance; nothing while paused or after the end."""
+def refresh(host: Host, run_id: str, seconds: float | None = None) -> RunRecord:
+    """Poll, collect, advance; nothing while paused or after the end. The run as it stands then."""
     stop = stop_after(host, seconds)
     run = read_run(host, run_id)
     if not run.is_finished and run.control is not RunControlState.PAUSED:
-        poll(host, run_pk=run.pk, stop=stop)
+        poll(host, run=run, stop=stop)
         _collect(host, run, stop)
-        advance(host, run_id, stop)
-    tidy(host, run_id)
+        run = advance(host, read_run(host, run_id), stop)
+    tidy(host, run)
+    return run
 
 
 def _collect(host: Host, run: RunRecord, stop: Stop) -> None:
@@ -57,19 +58,19 @@ def _collect(host: Host, run: RunRecord, stop: Stop) -> None:
 
 
 def advance_only(host: Host, run_id: str, seconds: float | None = None) -> None:
-    advance(host, run_id, stop_after(host, seconds))
-    tidy(host, run_id)
+    tidy(host, advance(host, read_run(host, run_id), stop_after(host, seconds)))
 
 
 def collect_only(host: Host, run_id: str) -> None:
     """Poll and collect, whatever the control state; a cancelled run is brought to its end if nothing is alive."""
     run = read_run(host, run_id)
     if not run.is_finished:
-        poll(host, run_pk=run.pk, paused_too=True)
+        poll(host, run=run, paused_too=True)
         _collect(host, run, lambda: False)
-    if read_run(host, run_id).control is RunControlState.CANCEL_REQUESTED:
-        advance(host, run_id, lambda: False)
-    tidy(host, run_id)
+        run = read_run(host, run_id)
+    if run.control is RunControlState.CANCEL_REQUESTED:
+        run = advance(host, run, lambda: False)
+    tidy(host, run)
 
 
 def wait(host: Host, run_id: str, timeout: float | None, poll_interval: float | None) -> None:
@@ -79,11 +80,10 @@ def wait(host: Host, run_id: str, timeout: float | None, poll_interval: float | 
     while True:
         before = read_run(host, run_id)
         if before.is_finished:
-            tidy(host, run_id)
+            tidy(host, before)
             return
         _check_can_go_on(host, before)
-        refresh(host, run_id, None if end is None else max(0.0, end - host.clock))
-        after = read_run(host, run_id)
+        after = refresh(host, run_id, None if end is None else max(0.0, end - host.clock))
         if after.is_finished:
             return
         if stop():

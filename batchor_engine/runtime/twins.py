@@ -6,8 +6,9 @@ Law: one of them does the work. The one we know is kept, the other is cancelled 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 
 from batchor_engine.core.identity import INTENT_KEY
 from batchor_engine.core.polling import LAST_WORDS
@@ -25,15 +26,22 @@ _OVER = {*LAST_WORDS, "cancelling"}
 _OPEN = {*BATCH_UNSETTLED, BatchState.INDETERMINATE}
 
 
-def cancel_twins(host: Host, provider: BatchProvider, page: Sequence[BatchRemoteRecord]) -> int:
-    """Cancel the live batches of a page that carry an intent of ours under another id; how many."""
+def cancel_twins(
+    host: Host,
+    provider: BatchProvider,
+    page: Sequence[BatchRemoteRecord],
+    away: Mapping[str, BatchRecord] = MappingProxyType({}),
+) -> int:
+    """Cancel the live batches of a page that carry an intent of ours under another id; how many.
+
+    `away` are submitted batches by intent, which are not read again: their id at the provider is theirs for good.
+    """
     marked: dict[str, str | None] = {
         remote["id"]: (remote.get("metadata") or {}).get(INTENT_KEY) for remote in page if _is_live(remote)
     }
-    intents = {intent for intent in marked.values() if intent}
-    if not intents:
-        return 0
-    known = {batch.intent_id: batch for batch in host.store.batches(intents=intents)}
+    known, strangers = dict(away), {intent for intent in marked.values() if intent and intent not in away}
+    if strangers:
+        known |= {batch.intent_id: batch for batch in host.store.batches(intents=strangers)}
     twins = [(remote_id, known[intent]) for remote_id, intent in marked.items() if intent in known]
     twins = [(remote_id, batch) for remote_id, batch in twins if _is_twin(remote_id, batch)]
     for remote_id, batch in twins:

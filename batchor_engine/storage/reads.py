@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, or_, select, text
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, literal, or_, select, text
 
 from batchor_engine.core.records import BatchRange, BatchRecord, ItemRow, PartRecord, RunRecord, SegmentRecord
 from batchor_engine.models import RunTally
@@ -54,9 +55,24 @@ def chosen(
 
 def select_runs() -> Select[Any]:
     """Runs with the few of their batches that are still on their way, counted on an index by the statement itself."""
-    waiting = batches.c.state.in_([state.value for state in sorted(BATCH_NOT_REMOTE)])
+    waiting = _in_states(BATCH_NOT_REMOTE)
     unsent = select(func.count()).where(batches.c.run == runs.c.id, waiting).correlate(runs).scalar_subquery()
     return select(runs, unsent.label("unsent_batches"))
+
+
+def _in_states(states: Collection[BatchState]) -> ColumnElement[bool]:
+    # A plain list of values would be written into the statement anew at every execution.
+    return batches.c.state.in_([literal(state.value) for state in sorted(states)])
+
+
+# Building a statement takes longer than running it, so those that every look needs are built once.
+_RUN = select_runs().where(runs.c.run_id == bindparam("run_id"))
+_LOCKED_RUN = _RUN.with_for_update()
+
+
+def run(connection: Connection, run_id: str, *, lock: bool = False) -> RunRecord | None:
+    row = connection.execute(_LOCKED_RUN if lock else _RUN, {"run_id": run_id}).one_or_none()
+    return None if row is None else rows.run_record(row)
 
 
 def runs_where(connection: Connection, conditions: Sequence[ColumnElement[bool]], limit: int) -> list[RunRecord]:
@@ -115,8 +131,21 @@ def open_items(connection: Connection, run_pk: int, after_index: int, limit: int
 
 
 def batch(connection: Connection, batch_pk: int) -> BatchRecord:
-    query = select(batches, runs.c.run_id).join(runs, runs.c.id == batches.c.run).where(batches.c.id == batch_pk)
+    query = _batches_with().where(batches.c.id == batch_pk)
     return rows.batch_record(connection.execute(query).one())
+
+
+@lru_cache
+def _batches_with(*given: str, states: frozenset[BatchState] | None = None) -> Select[Any]:
+    """Batches, oldest first, in `states` and with the `given` parameters: "run", "runs", "intents"."""
+    conditions = {
+        "run": batches.c.run == bindparam("run"),
+        "runs": batches.c.run.in_(bindparam("runs", expanding=True)),
+        "intents": batches.c.intent_id.in_(bindparam("intents", expanding=True)),
+    }
+    query = select(*rows.BATCH_COLUMNS).join(runs, runs.c.id == batches.c.run).order_by(batches.c.id)
+    query = query.where(*(conditions[name] for name in given))
+    return query if states is None else query.where(_in_states(states))
 
 
 def batches_of(
@@ -125,14 +154,13 @@ def batches_of(
     states: Collection[BatchState] | None,
     intents: Collection[str] | None,
 ) -> list[BatchRecord]:
-    query = select(batches, runs.c.run_id).join(runs, runs.c.id == batches.c.run).order_by(batches.c.id)
+    wanted: dict[str, Any] = {}
     if run_pks is not None:
-        query = query.where(batches.c.run.in_(list(run_pks)))
-    if states is not None:
-        query = query.where(batches.c.state.in_([state.value for state in states]))
+        wanted |= {"run": next(iter(run_pks))} if len(run_pks) == 1 else {"runs": list(run_pks)}
     if intents is not None:
-        query = query.where(batches.c.intent_id.in_(list(intents)))
-    return [rows.batch_record(row) for row in connection.execute(query)]
+        wanted["intents"] = list(intents)
+    query = _batches_with(*wanted, states=None if states is None else frozenset(states))
+    return [rows.batch_record(row) for row in connection.execute(query, wanted).all()]
 
 
 def ranges(connection: Connection, batch_pk: int) -> list[BatchRange]:

@@ -12,12 +12,12 @@ from sqlalchemy import Connection, func, select
 from batchor_engine.core.records import DELETING, RunRecord
 from batchor_engine.states import BATCH_LIVE, ITEM_CODES, ItemStatus, RunControlState
 from batchor_engine.storage import reads, rows
-from batchor_engine.storage.run_writes import bump, find
+from batchor_engine.storage.run_writes import bump
 from batchor_engine.storage.schema import batches, items, runs, segments
 
 
 def begin_delete(connection: Connection, run_id: str) -> None:
-    run = find(connection, run_id, lock=True)
+    run = reads.run(connection, run_id, lock=True)
     if run is not None and run.control_reason != DELETING:
         bump(connection, run.pk, control=RunControlState.CANCEL_REQUESTED.value, control_reason=DELETING)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any
 
 from pydantic_core import from_json, to_json
+from sqlalchemy import ColumnElement
 
 from batchor_engine.core.records import (
     Backoff,
@@ -20,15 +22,9 @@ from batchor_engine.core.records import (
 from batchor_engine.core.segment import SegmentTotals
 from batchor_engine.models import JSONValue, RunUsage
 from batchor_engine.states import ITEM_CODES, BatchState, ItemStatus, RunControlState
-from batchor_engine.storage.schema import items
+from batchor_engine.storage.schema import batches, items, runs
 
 ITEM_STATUS = {code: status for status, code in ITEM_CODES.items()}
-
-BATCH_FACTS = (
-    "provider_batch_id", "input_file_id", "output_file_id", "error_file_id", "remote_status", "remote_completed",
-    "remote_failed", "created_at", "create_at", "submitted_at", "ended_at", "polled_at", "cancel_asked_at",
-    "collect_failures", "collect_after", "output_key", "error_key",
-)  # fmt: skip
 
 
 def dump(value: JSONValue) -> str:
@@ -109,22 +105,23 @@ def item_rows(found: Iterable[Any]) -> list[ItemRow]:
     return [ItemRow(index, item_id, ITEM_STATUS[state], *rest) for index, item_id, state, *rest in found]
 
 
-def batch_record(row: Any) -> BatchRecord:
-    return BatchRecord(
-        pk=row.id,
-        run_pk=row.run,
-        run_id=row.run_id,
-        state=BatchState(row.state),
-        intent_id=row.intent_id,
-        account=row.account,
-        scope=row.scope,
-        items=row.items,
-        bytes=row.bytes,
-        tokens=row.tokens,
-        reserves=row.reserve_until > 0,
-        errors=load(row.errors),
-        **{name: getattr(row, name) for name in BATCH_FACTS},
-    )
+_BATCH_FIELDS = [field.name for field in fields(BatchRecord)]
+_STATE, _ERRORS = _BATCH_FIELDS.index("state"), _BATCH_FIELDS.index("errors")
+_NOT_OF_THEIR_NAME: dict[str, ColumnElement[Any]] = {
+    "pk": batches.c.id,
+    "run_pk": batches.c.run,
+    "run_id": runs.c.run_id,
+    "reserves": batches.c.reserve_until > 0,
+}
+# In the order of BatchRecord's fields: every poll reads all batches that are away, so no name is looked up for any.
+BATCH_COLUMNS = [_NOT_OF_THEIR_NAME[name] if name in _NOT_OF_THEIR_NAME else batches.c[name] for name in _BATCH_FIELDS]
+
+
+def batch_record(row: Iterable[Any]) -> BatchRecord:
+    """A row of BATCH_COLUMNS."""
+    values = list(row)
+    values[_STATE], values[_ERRORS] = BatchState(values[_STATE]), load(values[_ERRORS])
+    return BatchRecord(*values)
 
 
 def batch_range(row: Any) -> BatchRange:

@@ -29,10 +29,9 @@ from batchor_engine.states import (
     RunControlState,
     sources_of,
 )
-from batchor_engine.storage import rows
+from batchor_engine.storage import reads, rows
 from batchor_engine.storage.dialect import insert_if_absent, insert_many
 from batchor_engine.storage.locks import lock_runs, lock_scopes
-from batchor_engine.storage.reads import select_runs
 from batchor_engine.storage.schema import (
     WAITING,
     batch_ranges,
@@ -61,12 +60,6 @@ def bump(connection: Connection, run_pk: int, moved: dict[ItemStatus, int] | Non
     )
 
 
-def find(connection: Connection, run_id: str, *, lock: bool = False) -> RunRecord | None:
-    query = select_runs().where(runs.c.run_id == run_id)
-    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
-    return None if row is None else rows.run_record(row)
-
-
 def create(connection: Connection, new: NewRun, now: float) -> bool:
     """Store a run. One that has no rows yet protects nothing, so it is replaced (its labels too)."""
     values = {
@@ -78,7 +71,7 @@ def create(connection: Connection, new: NewRun, now: float) -> bool:
         **rows.position_values(new.ingest),
     }
     while not insert_if_absent(connection, runs, **values):
-        old = find(connection, new.run_id, lock=True)
+        old = reads.run(connection, new.run_id, lock=True)
         if old is not None and (old.total_items or old.ingest.finished or old.control is not RunControlState.RUNNING):
             return False
         if old is not None:
@@ -93,7 +86,7 @@ def create(connection: Connection, new: NewRun, now: float) -> bool:
 
 def delete_run(connection: Connection, run_id: str, *, only_empty: bool) -> bool:
     """Forget a run; where `only_empty`, only one that has no rows."""
-    old = find(connection, run_id)
+    old = reads.run(connection, run_id)
     if old is None or (only_empty and (old.total_items or old.ingest.finished)):
         return False
     # Leases come before runs in the order of locks. A later batch may get the number of one of these.
@@ -126,7 +119,7 @@ def set_control(
     connection: Connection, run_id: str, wish: RunControlState, reason: str | None, drain: bool
 ) -> RunRecord | None:
     """Write a wish; a cancel is final, and a run that is over has no wishes."""
-    run = find(connection, run_id, lock=True)
+    run = reads.run(connection, run_id, lock=True)
     if run is None or run.is_finished or run.control is RunControlState.CANCEL_REQUESTED or run.control is wish:
         return run
     values: dict[str, Any] = {"control": wish.value, "control_reason": reason, "drain": drain}
@@ -134,7 +127,7 @@ def set_control(
         # Whoever resumes has seen to the cause; the old delay would only make them wait for nothing.
         values |= {"backoff_consecutive": 0, "backoff_until": 0.0}
     bump(connection, run.pk, **values)
-    return find(connection, run_id)
+    return reads.run(connection, run_id)
 
 
 def backoff_values(backoff: Backoff) -> dict[str, Any]:

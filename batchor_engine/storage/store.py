@@ -129,7 +129,7 @@ class SqlStateStore(StateStore):
         return self._write(lambda it: run_writes.delete_run(it, run_id, only_empty=False), lease)
 
     def run(self, run_id: str) -> RunRecord | None:
-        return self._read(lambda it: run_writes.find(it, run_id), None)
+        return self._read(lambda it: reads.run(it, run_id), None)
 
     def runs(
         self,
