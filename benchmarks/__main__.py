@@ -51,7 +51,8 @@ def _round(asked: argparse.Namespace, database: str | None, place: Path, console
     for rows in _sizes(asked.rows):
         for way, label, env in _ways(asked.rows, rows, database):
             with console.status(f"{label}: {rows:,} rows"):
-                walks.append(walk(way, rows, place / "walk", label=label, env=env))
+                beside = SMALL if label == SQLITE and rows == asked.rows else None
+                walks.append(walk(way, rows, place / "walk", label=label, env=env, beside=beside))
             console.print(f"{label}: {rows:,} rows in {walks[-1].total():.1f} s")
     with console.status("polls, ticks, imports"):
         looks: dict[str, Any] = {

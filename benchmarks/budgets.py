@@ -54,9 +54,9 @@ def budgets(rounds: Sequence[Round], rows: int, small: int) -> list[Line]:
         line("peak memory of any phase, MB", 250, lambda it: _peak(it, SQLITE, rows)),
         line("peak memory of any phase, PostgreSQL, MB", 250, lambda it: _peak(it, POSTGRES, rows)),
         line("summary while all is away, ms", 5, lambda it: _look(it, rows, "summary_ms")),
-        line(f"the same over {small:,} rows'", 1.2, lambda it: _over(it, rows, small, "summary_ms")),
+        line(f"the same over {small:,} rows', in turns", 1.2, lambda it: _over(it, rows, "summary_ms")),
         line("refresh with nothing new, calls left out, ms", 5, lambda it: _look(it, rows, "own_refresh_ms")),
-        line(f"the same over {small:,} rows'", 1.2, lambda it: _over(it, rows, small, "own_refresh_ms")),
+        line(f"the same over {small:,} rows', in turns", 1.2, lambda it: _over(it, rows, "own_refresh_ms")),
         line(
             "calls of a poll over those allowed", 1, lambda it: it.looks["poll"]["calls"] / it.looks["poll"]["allowed"]
         ),
@@ -82,9 +82,9 @@ def _look(found: Round, rows: int, what: str) -> float | None:
     return ours.phases["look"].made[what] if ours else None
 
 
-def _over(found: Round, rows: int, small: int, what: str) -> float | None:
-    large, little = _look(found, rows, what), _look(found, small, what)
-    return large / little if large and little else None
+def _over(found: Round, rows: int, what: str) -> float | None:
+    ours = found.walk(SQLITE, rows)
+    return ours.in_turns["large"][what] / ours.in_turns["small"][what] if ours and ours.in_turns else None
 
 
 def _stored(found: Round, rows: int, what: str) -> float | None:

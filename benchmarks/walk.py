@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import phase, server
-from benchmarks.work import Measured, write_rows
+from benchmarks.work import BESIDE, Measured, write_rows
 
 # The phases that every way has, and whose times are compared.
 COMPARED = ("submit", "collect", "read")
@@ -22,7 +22,10 @@ LARGEST_LIST = 200_000
 
 @dataclass(frozen=True)
 class Walk:
-    """What one way took for `rows` rows; `server_cpu_sec` is the server's own, and is in no phase's CPU."""
+    """What one way took for `rows` rows; `server_cpu_sec` is the server's own, and is in no phase's CPU.
+
+    `in_turns` is what looking at it and at a small run took, in alternation; empty where that was not asked for.
+    """
 
     way: str
     rows: int
@@ -30,6 +33,7 @@ class Walk:
     server_cpu_sec: float
     calls: dict[str, int]
     stored: dict[str, float]
+    in_turns: dict[str, dict[str, float]]
 
     def total(self, what: str = "wall_sec") -> float:
         return sum(getattr(self.phases[name], what) for name in COMPARED)
@@ -38,11 +42,20 @@ class Walk:
         return asdict(self)
 
 
-def walk(way: str, rows: int, folder: Path, *, label: str | None = None, env: Mapping[str, str] | None = None) -> Walk:
-    """All phases of one way; the rows that come back are counted."""
+def walk(
+    way: str,
+    rows: int,
+    folder: Path,
+    *,
+    label: str | None = None,
+    env: Mapping[str, str] | None = None,
+    beside: int | None = None,
+) -> Walk:
+    """All phases of one way; the rows that come back are counted. With `beside`, also compared with a run so small."""
     folder.mkdir(parents=True)
     write_rows(folder / "rows.csv", rows)
     phases: dict[str, Measured] = {}
+    in_turns: dict[str, dict[str, float]] = {}
     with server(folder) as serving:
         for name in ("submit", "look", "collect", "read", *OURS) if way == "durable" else COMPARED:
             if name == LIST_PHASE and rows > LARGEST_LIST:
@@ -52,13 +65,26 @@ def walk(way: str, rows: int, folder: Path, *, label: str | None = None, env: Ma
                 serving.open()
                 serving.idle()
             phases[name] = phase(way, name, folder, serving.base_url, env)
+            if name == "look" and beside is not None:
+                in_turns = _look_in_turns(folder, serving.base_url, beside)
         told = serving.idle()
     for name in ("collect", "read"):
         if phases[name].made["rows"] != rows:
             raise SystemExit(f"{way}: {phases[name].made['rows']} of {rows} rows came out of {name}")
     stored = _stored(folder, rows) if way == "durable" else {}
     shutil.rmtree(folder)
-    return Walk(label or way, rows, phases, told["cpu_seconds"], told["calls"], stored)
+    return Walk(label or way, rows, phases, told["cpu_seconds"], told["calls"], stored, in_turns)
+
+
+def _look_in_turns(folder: Path, base_url: str, rows: int) -> dict[str, dict[str, float]]:
+    small = folder / BESIDE
+    small.mkdir()
+    write_rows(small / "rows.csv", rows)
+    # Two servers, because each run is alone on its account.
+    with server(small) as serving:
+        phase("durable", "submit", small, serving.base_url)
+        found = phase("durable", "look_in_turns", folder, base_url, {"BATCHOR_BENCH_BESIDE": serving.base_url})
+    return found.made
 
 
 def _stored(folder: Path, rows: int) -> dict[str, float]:

@@ -14,6 +14,8 @@ from pydantic import BaseModel
 
 MODEL = "gpt-5-mini"
 LINES_A_FILE = 50_000
+# The folder, within that of a large run, of the small run that it is compared with.
+BESIDE = "beside"
 _WORDS = ("the", "lamp", "in", "our", "hall", "stays", "dark", "since", "monday", "although", "we", "“twice”", "für")
 
 

@@ -19,7 +19,7 @@ from batchor_engine import (
     OpenAIProviderConfig,
     RetryPolicy,
 )
-from benchmarks.work import LINES_A_FILE, MODEL, Facts, prompt_of
+from benchmarks.work import BESIDE, LINES_A_FILE, MODEL, Facts, prompt_of
 
 RUN = "bench"
 
@@ -76,20 +76,45 @@ def export(folder: Path, base_url: str) -> dict[str, Any]:
 
 
 def look(folder: Path, base_url: str) -> dict[str, Any]:
-    """Median milliseconds of a summary, and of a refresh that finds nothing new, while all is at the provider."""
     with _runner(folder, base_url) as runner:
-        run = runner.get_run(RUN)
-        summary_ms, calls = _median_ms(run.summary, 101), _timed_calls(runner)
-        spans: list[tuple[float, float]] = []
-        for _ in range(52):
-            calls.clear()
-            spans.append((timeit.timeit(run.refresh, number=1) * 1000, sum(calls) * 1000))
-        whole, away = [one for one, _ in spans[1:]], [one - net for one, net in spans[1:]]
-        return {
-            "summary_ms": summary_ms,
-            "refresh_ms": statistics.median(whole),
-            "own_refresh_ms": statistics.median(away),
-        }
+        return _looked([runner])[0]
+
+
+def look_in_turns(folder: Path, base_url: str) -> dict[str, Any]:
+    """The run of `folder` and the small one beside it, so that a noisy minute is in the times of both."""
+    with _runner(folder, base_url) as runner, _runner(folder / BESIDE, os.environ["BATCHOR_BENCH_BESIDE"]) as small:
+        return dict(zip(("small", "large"), _looked([small, runner]), strict=True))
+
+
+def _looked(runners: list[BatchRunner]) -> list[dict[str, float]]:
+    """Of each, median milliseconds of a summary, and of a refresh that finds nothing new; they take turns."""
+    looks = [_Look(one) for one in runners]
+    for act in (_Look.summary, _Look.refresh):
+        for _ in range(101):
+            for one in looks:
+                act(one)
+    return [{name: statistics.median(times) for name, times in one.ms.items()} for one in looks]
+
+
+class _Look:
+    """Milliseconds of each look at a run whose batches are all at the provider."""
+
+    def __init__(self, runner: BatchRunner) -> None:
+        self._run, self._calls = runner.get_run(RUN), _timed_calls(runner)
+        self.ms: dict[str, list[float]] = {"summary_ms": [], "refresh_ms": [], "own_refresh_ms": []}
+
+    def summary(self) -> None:
+        self.ms["summary_ms"].append(_ms(self._run.summary))
+
+    def refresh(self) -> None:
+        self._calls.clear()
+        whole = _ms(self._run.refresh)
+        self.ms["refresh_ms"].append(whole)
+        self.ms["own_refresh_ms"].append(whole - sum(self._calls) * 1000)
+
+
+def _ms(act: Callable[[], object]) -> float:
+    return timeit.timeit(act, number=1) * 1000
 
 
 def refresh(folder: Path, base_url: str) -> dict[str, Any]:
@@ -116,11 +141,6 @@ def _timed_calls(runner: BatchRunner) -> list[float]:
     for name in ("list_batches", "get_batch"):
         setattr(provider, name, timed(getattr(provider, name)))
     return spans
-
-
-def _median_ms(act: Callable[[], object], times: int) -> float:
-    act()
-    return statistics.median(timeit.repeat(act, number=1, repeat=times)) * 1000
 
 
 class _runner:  # noqa: N801 - used as a function
