@@ -21,7 +21,7 @@ _TWIN_SEC = 900.0
 def observation(batch: BatchRecord, remote: BatchRemoteRecord) -> Observation:
     """What a remote record says of our batch; counts it does not give stay as they were."""
     status = str(remote.get("status") or "unknown")
-    counts = cast("dict[str, Any]", remote.get("request_counts") or {})
+    counts: Any = remote.get("request_counts") or {}
     return Observation(
         batch=batch.pk,
         remote_status=status,

@@ -256,8 +256,7 @@ class BatchRecord:
         return self.state in BATCH_LIVE
 
 
-@dataclass(frozen=True)
-class Observation:
+class Observation(NamedTuple):
     """What a poll saw of one batch; `ended` once the provider has said its last word."""
 
     batch: int

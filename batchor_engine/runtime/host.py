@@ -140,6 +140,11 @@ class Host:
     def config_of(self, run: RunRecord) -> ProviderConfig:
         return self.load_config(cast("Mapping[str, JSONValue]", run.config["provider"]))
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether anybody would hear of an event."""
+        return self.observer is not None or log.isEnabledFor(logging.DEBUG)
+
     def emit(self, run: RunRecord | str, event_type: str, **data: JSONValue) -> None:
         """Tell the observer, whose failure is logged and otherwise ignored."""
         run_id = run if isinstance(run, str) else run.run_id

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
+from operator import attrgetter
 
 from batchor_engine.core.polling import PAGE_SIZE, by_list, is_news, max_pages, observation
 from batchor_engine.core.records import BatchRecord, Observation, RunRecord
@@ -30,7 +31,8 @@ def poll(
     look = _Look(host, stop)
     batches = host.store.batches(run_pk=None if run is None else run.pk, states={BatchState.SUBMITTED})
     runs = _runs_of(host, {batch.run_id for batch in batches}, run)
-    for account, members in groupby(sorted(batches, key=lambda one: (one.account, one.pk)), lambda one: one.account):
+    by_account = attrgetter("account")
+    for account, members in groupby(sorted(batches, key=by_account), by_account):
         wanted = [one for one in members if _is_watched(runs[one.run_id], paused_too)]
         if wanted and not stop():
             look.at_account(account, wanted, runs)
@@ -79,7 +81,7 @@ class _Look:
                 return
             unseen = {str(batch.provider_batch_id): batch for batch in batches}
             if provider.lists_batches and by_list(unseen.values(), self._host.clock):
-                self._by_pages(provider, unseen, {batch.intent_id: batch for batch in batches})
+                self._by_pages(provider, unseen, {batch.intent_id: batch.provider_batch_id for batch in batches})
                 self._ask_one(provider, account, batches)
             self._one_by_one(provider, unseen)
         except ProviderError as error:
@@ -87,9 +89,7 @@ class _Look:
             if error.kind is ProviderErrorKind.AUTH:
                 raise
 
-    def _by_pages(
-        self, provider: BatchProvider, unseen: dict[str, BatchRecord], by_intent: dict[str, BatchRecord]
-    ) -> None:
+    def _by_pages(self, provider: BatchProvider, unseen: dict[str, BatchRecord], away: dict[str, str | None]) -> None:
         after: str | None = None
         for _ in range(max_pages(len(unseen))):
             if not unseen or self._stop():
@@ -98,7 +98,7 @@ class _Look:
             page = provider.list_batches(after=after, limit=PAGE_SIZE)
             found = [(unseen.pop(remote["id"]), remote) for remote in page.records if remote["id"] in unseen]
             self._record([observation(batch, remote) for batch, remote in found], [batch for batch, _ in found])
-            cancel_twins(self._host, provider, page.records, by_intent)
+            cancel_twins(self._host, provider, page.records, away)
             if page.next_after is None:
                 return
             after = page.next_after
@@ -131,6 +131,8 @@ class _Look:
         news = [one for one, batch in zip(seen, batches, strict=True) if is_news(batch, one)]
         self._over |= {one.batch for one in seen if one.ended}
         self._ended += len(self._host.store.observe(news))
+        if not self._host.is_heard:
+            return
         for one, batch in zip(seen, batches, strict=True):
             self._host.emit(
                 batch.run_id, "batch_polled", provider_batch_id=batch.provider_batch_id, status=one.remote_status

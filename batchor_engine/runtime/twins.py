@@ -30,18 +30,22 @@ def cancel_twins(
     host: Host,
     provider: BatchProvider,
     page: Sequence[BatchRemoteRecord],
-    away: Mapping[str, BatchRecord] = MappingProxyType({}),
+    away: Mapping[str, str | None] = MappingProxyType({}),
 ) -> int:
     """Cancel the live batches of a page that carry an intent of ours under another id; how many.
 
-    `away` are submitted batches by intent, which are not read again: their id at the provider is theirs for good.
+    `away` are the ids at the provider of submitted batches, by intent: who has the id of its intent is no twin.
     """
-    marked: dict[str, str | None] = {
-        remote["id"]: (remote.get("metadata") or {}).get(INTENT_KEY) for remote in page if _is_live(remote)
+    marked = {
+        remote["id"]: intent
+        for remote in page
+        if (intent := (remote.get("metadata") or {}).get(INTENT_KEY))
+        and away.get(intent) != remote["id"]
+        and _is_live(remote)
     }
-    known, strangers = dict(away), {intent for intent in marked.values() if intent and intent not in away}
-    if strangers:
-        known |= {batch.intent_id: batch for batch in host.store.batches(intents=strangers)}
+    if not marked:
+        return 0
+    known = {batch.intent_id: batch for batch in host.store.batches(intents=set(marked.values()))}
     twins = [(remote_id, known[intent]) for remote_id, intent in marked.items() if intent in known]
     twins = [(remote_id, batch) for remote_id, batch in twins if _is_twin(remote_id, batch)]
     for remote_id, batch in twins:
