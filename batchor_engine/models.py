@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from pydantic import BaseModel
@@ -53,9 +54,11 @@ class PromptParts:
     request_options: JSONObject = field(default_factory=_no_metadata)
 
     def __post_init__(self) -> None:
-        for name, kind in _PROMPT_KINDS.items():
-            if not isinstance(getattr(self, name), kind):
-                raise TypeError(f"PromptParts.{name} must not be of type {type(getattr(self, name)).__name__}")
+        values = _PROMPT_FIELDS(self)
+        if not all(map(isinstance, values, _PROMPT_KINDS.values())):
+            wrong = zip(_PROMPT_KINDS.items(), values, strict=True)
+            name, value = next((name, value) for (name, kind), value in wrong if not isinstance(value, kind))
+            raise TypeError(f"PromptParts.{name} must not be of type {type(value).__name__}")
 
 
 _PROMPT_KINDS: dict[str, type | tuple[type, ...]] = {
@@ -64,6 +67,7 @@ _PROMPT_KINDS: dict[str, type | tuple[type, ...]] = {
     "messages": (list, type(None)),
     "request_options": dict,
 }
+_PROMPT_FIELDS = attrgetter(*_PROMPT_KINDS)
 
 PromptBuilder: TypeAlias = Callable[[BatchItem[Any]], PromptParts | str]
 

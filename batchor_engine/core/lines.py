@@ -9,7 +9,7 @@ import re
 
 from pydantic_core import from_json, to_json
 
-_PREFIX = re.compile(rb'\{\s*"custom_id"\s*:\s*("(?:[^"\\]|\\.)*+")')
+_PREFIX = re.compile(rb'\{\s*"custom_id"\s*:\s*("[^"\\]*+(?:\\.[^"\\]*+)*+")')
 
 
 def with_custom_id(line: bytes, custom_id: str) -> bytes:

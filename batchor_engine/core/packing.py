@@ -36,7 +36,9 @@ class Load(NamedTuple):
     tokens: int = 0
 
     def plus(self, other: Load) -> Load:
-        return Load(self.items + other.items, self.bytes + other.bytes, self.tokens + other.tokens)
+        items, size, tokens = self
+        more_items, more_bytes, more_tokens = other
+        return Load(items + more_items, size + more_bytes, tokens + more_tokens)
 
     def within(self, limits: PackLimits) -> bool:
         return (

@@ -15,13 +15,14 @@ from pydantic_core import PydanticSerializationError, to_json
 from batchor_engine.core.records import IngestPosition
 from batchor_engine.core.text import counted, is_whole
 from batchor_engine.errors import RunMismatchError
-from batchor_engine.models import LINEAGE_KEY, BatchItem, JSONValue
+from batchor_engine.models import LINEAGE_KEY, BatchItem, JSONObject, JSONValue
 from batchor_engine.ports.sources import BatchItems, CheckpointedItemSource
 
 PLAIN_KIND = "iterable"
 # json.dumps would make a new encoder for every row.
 _READABLE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _ESCAPED = json.JSONEncoder(separators=(",", ":"))
+_NO_LINEAGE: JSONObject = {}
 _NO_ROWS: JSONValue = {"count": 0, "digest": ""}
 
 
@@ -64,10 +65,11 @@ def feed(run_id: str, items: BatchItems[Any], position: IngestPosition) -> Itera
     if isinstance(items, CheckpointedItemSource):
         source = cast("CheckpointedItemSource[Any]", items)
         for row in source.iter_from_checkpoint(position.checkpoint):
-            metadata = check_item(row.item)
-            if not _is_plain(row.item.payload):
-                _json(row.item.payload, row.item.item_id, "payload")
-            yield FedRow(row.item, metadata, row.next_checkpoint)
+            item = row.item
+            metadata = check_item(item)
+            if not _is_plain(item.payload):
+                _json(item.payload, item.item_id, "payload")
+            yield FedRow(item, metadata, row.next_checkpoint)
         return
     yield from _plain(run_id, items, position)
 
@@ -124,20 +126,23 @@ def check_item(item: object) -> str | None:
     if not isinstance(item, BatchItem):
         raise TypeError(f"items must be BatchItem objects, not {type(item).__name__} ({str(item)[:60]!r})")
     item = cast("BatchItem[Any]", item)
-    if not isinstance(cast(object, item.item_id), str):
-        raise TypeError(f"item_id must be a string, not {type(item.item_id).__name__} ({item.item_id!r})")
-    if not item.item_id:
+    item_id: Any = item.item_id
+    if not isinstance(item_id, str):
+        raise TypeError(f"item_id must be a string, not {type(item_id).__name__} ({item_id!r})")
+    if not item_id:
         raise ValueError("item_id must not be empty: it is the key of the result")
-    _check_text(item.item_id)
+    _check_text(item_id)
     return _metadata_json(item)
 
 
 def _metadata_json(item: BatchItem[Any]) -> str | None:
-    if not isinstance(cast(object, item.metadata), dict):
-        raise TypeError(f"item {item.item_id!r}: metadata must be an object, not {type(item.metadata).__name__}")
-    if not isinstance(item.metadata.get(LINEAGE_KEY, {}), dict):
+    metadata: Any = item.metadata
+    if not isinstance(metadata, dict):
+        raise TypeError(f"item {item.item_id!r}: metadata must be an object, not {type(metadata).__name__}")
+    lineage = item.metadata.get(LINEAGE_KEY, _NO_LINEAGE)
+    if not isinstance(lineage, dict):
         raise TypeError(f"item {item.item_id!r}: metadata key {LINEAGE_KEY!r} is reserved and must be an object")
-    if len(item.metadata) == 1 and _holds_texts_and_counts(item.metadata.get(LINEAGE_KEY)):
+    if len(item.metadata) == 1 and type(lineage) is dict and lineage and _holds_texts_and_counts(lineage):
         try:
             return to_json(item.metadata).decode()
         except PydanticSerializationError:
@@ -152,21 +157,21 @@ def _check_text(item_id: str) -> None:
         raise ValueError(f"item_id {item_id!r} holds a NUL character, which PostgreSQL cannot keep")
 
 
-def _holds_texts_and_counts(lineage: object) -> bool:
+def _holds_texts_and_counts(lineage: JSONObject) -> bool:
     """True for what our own file sources attach to every row, which any writer of JSON writes alike."""
-    if type(lineage) is not dict:
-        return False
-    return all(
-        type(name) is str and (type(value) is str or type(value) is int)
-        for name, value in cast("dict[object, object]", lineage).items()
-    )
+    for name, value in lineage.items():
+        if type(name) is not str or (type(value) is not str and type(value) is not int):
+            return False
+    return True
 
 
 def _is_plain(payload: object) -> bool:
     """True for a text, or a flat object of texts, which every JSON can hold: there is nothing to try."""
     if type(payload) is dict:
-        cells = cast("dict[object, object]", payload).items()
-        return all(type(name) is str and (type(cell) is str or cell is None) for name, cell in cells)
+        for name, cell in cast("dict[object, object]", payload).items():
+            if type(name) is not str or (type(cell) is not str and cell is not None):
+                return False
+        return True
     return type(payload) is str
 
 

@@ -9,7 +9,7 @@ import csv
 import json
 from abc import abstractmethod
 from collections.abc import Iterator
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -29,6 +29,7 @@ from batchor_engine.sources.rows import RowMapper, RowToId, RowToMetadata, RowTo
 __all__ = ["CsvItemSource", "JsonlItemSource", "ParquetItemSource"]
 
 _MAX_FIELD_CHARS = 2**31 - 1
+_BUFFER_BYTES = 64 * 1024
 
 
 class _TextFileSource(ResumableItemSource[Any]):
@@ -70,7 +71,7 @@ class _TextFileSource(ResumableItemSource[Any]):
         if self._codec == "utf-8":
             check_is_utf8(self.path)
         index = 0
-        with self.path.open(encoding=self._codec, newline=self.newline) as stream:
+        with self.path.open(encoding=self._codec, newline=self.newline, buffering=_BUFFER_BYTES) as stream:
             try:
                 skip_byte_order_mark(stream)
                 for record in self._records(stream):
@@ -105,7 +106,7 @@ class CsvItemSource(_TextFileSource):
         # The limit is a global of the csv module, and its default is smaller than a long document.
         if csv.field_size_limit() < _MAX_FIELD_CHARS:
             csv.field_size_limit(_MAX_FIELD_CHARS)
-        records = self._fields(_Lines(stream))
+        records = self._fields(stream)
         header = next(records, None)
         if header is None:
             raise ValueError(f"{self.path} is empty: a CSV file begins with a header of column names.")
@@ -113,11 +114,11 @@ class CsvItemSource(_TextFileSource):
         for fields in records:
             yield header, fields
 
-    def _fields(self, lines: _Lines) -> Iterator[list[str]]:
-        index = -1  # the header
+    def _fields(self, stream: TextIO) -> Iterator[list[str]]:
+        index, end = -1, _End()  # -1: the header
         try:
-            for fields in csv.reader(lines):
-                if lines.exhausted:
+            for fields in csv.reader(chain(stream, end)):
+                if end.reached:
                     raise self._mapper.error(index, "a quoted field is still open at the end of the file")
                 if fields:
                     index += 1
@@ -132,22 +133,18 @@ class CsvItemSource(_TextFileSource):
         return dict(zip_longest(header, fields) if len(fields) < len(header) else zip(header, fields, strict=True))
 
 
-class _Lines:
-    """The lines of a stream; `exhausted` once a reader asked for more than there are, as within an open quote."""
+class _End:
+    """No line, behind the last one; `reached` once a reader asked for more than there are, as within an open quote."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self.exhausted = False
+    def __init__(self) -> None:
+        self.reached = False
 
-    def __iter__(self) -> _Lines:
+    def __iter__(self) -> _End:
         return self
 
     def __next__(self) -> str:
-        line = next(self._stream, None)
-        if line is None:
-            self.exhausted = True
-            raise StopIteration
-        return line
+        self.reached = True
+        raise StopIteration
 
 
 def _check_header(names: list[str], path: Path) -> None:

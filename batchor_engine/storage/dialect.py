@@ -6,7 +6,7 @@ Law: a caller never asks which database it is.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum, auto
 from typing import Any
 
@@ -94,23 +94,34 @@ def insert_if_absent(connection: Connection, table: Table, **values: Any) -> boo
     return connection.execute(statement).first() is not None
 
 
-def insert_many(connection: Connection, table: Table, names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
-    """Insert rows, given as tuples in the order of `names`."""
+def insert_many(
+    connection: Connection,
+    table: Table,
+    names: Sequence[str],
+    rows: Sequence[tuple[Any, ...]],
+    common: Mapping[str, int | None],
+) -> None:
+    """Insert rows, given as tuples in the order of `names`, with what is `common` to all of them."""
+    if not rows:
+        return
+    columns = ", ".join((*common, *names))
     if not _is_postgres(connection):
         # Past SQLAlchemy's parameters, which take longer than SQLite does; integers and texts need none of them.
-        marks = ", ".join("?" * len(names))
-        connection.exec_driver_sql(f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks})", list(rows))  # noqa: S608 - names of our own
+        same = ["NULL" if value is None else str(int(value)) for value in common.values()]
+        values = ", ".join((*same, *"?" * len(names)))
+        connection.exec_driver_sql(f"INSERT INTO {table.name} ({columns}) VALUES ({values})", list(rows))  # noqa: S608 - names and numbers of our own
         return
     # COPY takes a quarter of the time of a statement for each row.
     schema = connection.get_execution_options()["schema_translate_map"][None]
-    command = f"COPY {_quoted(schema)}.{table.name} ({', '.join(names)}) FROM STDIN"
+    command = f"COPY {_quoted(schema)}.{table.name} ({columns}) FROM STDIN"
+    first = tuple(common.values())
     speaks: Any = connection.dialect
     pooled: Any = connection.connection
     driver = pooled.driver_connection
     try:
         with driver.cursor() as cursor, cursor.copy(command) as stream:
             for row in rows:
-                stream.write_row(row)
+                stream.write_row((*first, *row))
     except speaks.dbapi.Error as error:
         raise _as_of_sqlalchemy(connection, driver, command, error) from None
 

@@ -6,6 +6,7 @@ Law: a counter moves in the transaction of the rows it counts. A guarded write s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection, Select, bindparam, delete, func, select, text
@@ -46,10 +47,9 @@ from batchor_engine.storage.schema import (
 )
 from batchor_engine.storage.scopes import give_back
 
-_NEW_ITEM = (
-    "run", "idx", "item_id", "state", "attempts", "uncounted", "granted", "part", "line_offset", "length", "tokens",
-    "grp", "segment",
-)  # fmt: skip
+# The first fields of NewItem, in its order.
+_NEW_ITEM = ("idx", "item_id", "line_offset", "length", "tokens", "grp")
+_stored_fields = itemgetter(slice(len(_NEW_ITEM)))
 
 
 def bump(connection: Connection, run_pk: int, moved: dict[ItemStatus, int] | None = None, **values: Any) -> None:
@@ -175,18 +175,15 @@ def _add_part(connection: Connection, run_pk: int, part: NewPart) -> int:
 def _insert_items(
     connection: Connection, run_pk: int, part_pk: int | None, segment_pk: int | None, new_items: Sequence[NewItem]
 ) -> None:
-    pending, failed = ITEM_CODES[ItemStatus.PENDING], ITEM_CODES[ItemStatus.FAILED_PERMANENT]
-    stored = [
-        (
-            run_pk, item.item_index, item.item_id, failed if item.failed else pending, 0, 0, 0,
-            None if item.failed else part_pk, item.offset, item.length, item.tokens, item.group,
-            segment_pk if item.failed else None,
-        )
-        for item in new_items
-    ]  # fmt: skip
+    sendable = [_stored_fields(item) for item in new_items if not item.failed]
+    failed = [_stored_fields(item) for item in new_items if item.failed]
+    begun = {"run": run_pk, "attempts": 0, "uncounted": 0, "granted": 0}
+    to_send = {**begun, "state": ITEM_CODES[ItemStatus.PENDING], "part": part_pk, "segment": None}
+    over = {**begun, "state": ITEM_CODES[ItemStatus.FAILED_PERMANENT], "part": None, "segment": segment_pk}
     try:
         with connection.begin_nested():
-            insert_many(connection, items, _NEW_ITEM, stored)
+            insert_many(connection, items, _NEW_ITEM, sendable, common=to_send)
+            insert_many(connection, items, _NEW_ITEM, failed, common=over)
     except IntegrityError:
         raise _duplicate(connection, run_pk, new_items) from None
 

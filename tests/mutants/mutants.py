@@ -201,10 +201,10 @@ MUTANTS = (
         "a deadline skips the row in hand",
         5,
         "runtime/ingest.py",
-        "                if stop():\n                    return part\n",
-        "                if stop():\n                    for skipped in self._rows:\n"
-        "                        part.position = _next(part.position, skipped)\n                        break\n"
-        "                    return part\n",
+        "                    if stop():\n                        return part\n",
+        "                    if stop():\n                        for skipped in self._rows:\n"
+        "                            part.passed(skipped)\n                            break\n"
+        "                        return part\n",
         "tests/runtime/test_ingest.py::test_a_deadline_cuts_ingestion_and_skips_no_row",
     ),
     mutant(

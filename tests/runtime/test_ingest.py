@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -191,6 +192,20 @@ def test_a_deadline_cuts_ingestion_and_skips_no_row(world: World) -> None:
     assert 0 < run.summary().total_items < 10
     assert not run.is_finished
     assert [result.item_id for result in run.wait().results()] == [f"row-{n}" for n in range(10)]
+
+
+def test_a_row_that_takes_long_among_many_quick_ones_is_the_last_before_the_deadline(world: World) -> None:
+    def slow_in_the_middle(item: BatchItem) -> str:  # type: ignore[type-arg]
+        if item.item_id == "row-400":
+            world.clock.advance(60)
+            # Among quick rows the clock is looked at by real time.
+            until = monotonic() + 0.002
+            assert any(monotonic() > until for _ in range(10**6))
+        return item.item_id
+
+    run = world.runner().start(world.job(900, build_prompt=slow_in_the_middle), run_id="middle", deadline=30)
+    assert run.summary().total_items == 401
+    assert not run.is_finished
 
 
 def test_an_id_the_provider_would_refuse_travels_as_a_hash_and_comes_back_as_itself(world: World) -> None:
