@@ -100,7 +100,7 @@ class SegmentWriter:
         if self._totals is None:
             self._wait()
             if self._rows:
-                self._write(self._rows)
+                self._write(self._table())
             self._file.add_key_value_metadata({_FINAL_ROWS_KEY: json.dumps(self._final_rows)})
             self._file.close()
             self._totals = self._tally.totals()
@@ -114,21 +114,25 @@ class SegmentWriter:
         return self._totals
 
     def _begin_group(self) -> None:
+        table = self._table()
         self._wait()
-        self._under_way = self._beside.submit(self._write, self._rows)
-        self._rows = []
-        self._bytes = 0
+        self._under_way = self._beside.submit(self._write, table)
 
     def _wait(self) -> None:
         """Until no group is being written; raises what writing the last one raised."""
         if self._under_way is not None:
             self._under_way.result()
 
-    def _write(self, rows: Sequence[SegmentRow]) -> None:
-        columns = columns_of(rows)
+    def _table(self) -> ArrowTable:
+        """The rows since the last group, counted."""
+        columns = columns_of(self._rows)
+        self._rows, self._bytes = [], 0
         self._tally.add(columns)
         self._final_rows.append(sum(columns["final"]))
-        self._file.write_table(to_table(columns), row_group_size=len(rows))
+        return to_table(columns)
+
+    def _write(self, table: ArrowTable) -> None:
+        self._file.write_table(table, row_group_size=table.num_rows)
 
 
 class _Tally:
