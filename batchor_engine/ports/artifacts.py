@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+# Lines are short, and a system call for every few of them costs more than making them.
+_WRITE_BUFFER_BYTES = 256 * 1024
 _BASE64_SUFFIX = ".b64"
 # Python would ask the disk for 4 KB at a time, and let other threads in at each.
 _READ_AHEAD_BYTES = 1 << 16
@@ -59,7 +61,7 @@ class ArtifactStore(ABC):
     @contextmanager
     def open_write(self, key: str) -> Generator[BinaryIO]:
         """A binary writer; the file appears when the context ends without an exception, else not at all."""
-        with self.new_file(key) as path, path.open("wb") as stream:
+        with self.new_file(key) as path, path.open("wb", buffering=_WRITE_BUFFER_BYTES) as stream:
             yield stream
 
     def exists(self, key: str) -> bool:
