@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
+from sqlalchemy import Engine, event
 
 from batchor_engine import BatchItem, ChunkPolicy, ItemStatus, OpenAIEnqueueLimitConfig, OpenAIProviderConfig
 from batchor_engine.core.identity import INTENT_KEY
@@ -131,6 +135,31 @@ def test_a_late_twin_of_a_batch_is_cancelled_by_the_next_listing(world: World) -
     assert status[mine.provider_batch_id] == "completed"
     assert status[twin["id"]] in {"cancelling", "cancelled"}
     assert len(world.happened("twin_batch_cancelled")) >= 1
+
+
+@pytest.mark.parametrize("sandbox_config", [SandboxConfig(clock="manual")])
+@pytest.mark.parametrize("batches", [1, 12])
+def test_a_refresh_that_finds_nothing_new_reads_four_times_and_writes_nothing(world: World, batches: int) -> None:
+    run = world.runner().start(world.job(batches, chunk_policy=ChunkPolicy(max_requests=1)), run_id="waits")
+    run.refresh()
+    assert statements(run.refresh) == ["SELECT"] * 4
+    assert statements(run.summary) == ["SELECT"]
+    assert run.summary().active_batches == batches
+
+
+def statements(act: Callable[[], object]) -> list[str]:
+    """The first word of each statement of an action, over any engine; not of those that begin a transaction."""
+    said: list[str] = []
+
+    def hear(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        said.extend(word for word in statement.split()[:1] if word != "BEGIN")
+
+    event.listen(Engine, "before_cursor_execute", hear)
+    try:
+        act()
+    finally:
+        event.remove(Engine, "before_cursor_execute", hear)
+    return said
 
 
 def test_one_poll_of_many_batches_is_one_page_and_one_look(world: World) -> None:
