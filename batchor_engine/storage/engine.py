@@ -11,6 +11,7 @@ import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 from urllib.parse import quote
 
@@ -21,6 +22,7 @@ from sqlalchemy.exc import ArgumentError, DisconnectionError
 from batchor_engine.errors import StoreError
 
 BUSY_TIMEOUT_SEC = 60.0
+_WAL_PAUSE_SEC = 0.005
 # A worker that is stopped within a transaction gives its locks back after this.
 IDLE_TIMEOUT_SEC = 60.0
 CONNECT_TIMEOUT_SEC = 10
@@ -145,7 +147,7 @@ def _take_over_transactions(engine: Engine, *, wal: bool) -> None:
         connection.isolation_level = None
         if wal:
             with closing(connection.cursor()) as cursor:
-                cursor.execute("PRAGMA journal_mode=WAL")
+                _turn_on_wal(cursor)
                 # An acknowledged intent must survive a power cut (API.md T6.11).
                 cursor.execute("PRAGMA synchronous=FULL")
 
@@ -155,6 +157,20 @@ def _take_over_transactions(engine: Engine, *, wal: bool) -> None:
 
     event.listen(engine, "connect", on_connect)
     event.listen(engine, "begin", on_begin)
+
+
+def _turn_on_wal(cursor: sqlite3.Cursor) -> None:
+    """Two who open a new file at once are refused at once, unlike by any other statement, so this waits by itself."""
+    patience = monotonic() + BUSY_TIMEOUT_SEC
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or monotonic() > patience:
+                raise
+            sleep(_WAL_PAUSE_SEC)
+        else:
+            return
 
 
 def _set_up_sessions(engine: Engine, statement_timeout_sec: float) -> None:

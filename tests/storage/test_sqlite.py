@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from sqlalchemy import event
 
 from batchor_engine import MemoryStateStore, SQLiteStorage, StateStore
-from batchor_engine.core.records import IngestPosition, NewItem, NewPart, NewRun
+from batchor_engine.core.records import IngestPosition, Lease, NewItem, NewPart, NewRun
 from batchor_engine.errors import ForeignStoreError, StoreBusyError, StoreError
 from batchor_engine.states import RunControlState
 from batchor_engine.storage.migrations import SCHEMA_VERSION
@@ -182,3 +184,17 @@ def test_memory_store_is_safe_between_threads() -> None:
     for thread in threads:
         thread.join()
     assert errors == []
+
+
+def test_several_that_open_a_new_file_at_once_all_succeed(tmp_path: Path) -> None:
+    def opened(path: Path, together: threading.Barrier, name: str) -> object:
+        with closing(SQLiteStorage(path=path)) as store:
+            together.wait(30.0)
+            return store.acquire(name, "me", 60.0)
+
+    with ThreadPoolExecutor(4) as workers:
+        # Without waiting, one pair in eleven fails.
+        for number in range(40):
+            path, together = tmp_path / f"{number}.sqlite3", threading.Barrier(4)
+            begun = [workers.submit(opened, path, together, f"run:{worker}") for worker in range(4)]
+            assert all(isinstance(one.result(), Lease) for one in begun)
