@@ -6,11 +6,10 @@ Law: an unknown status means still running. Only the four last words of a provid
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, cast
+from typing import Any
 
 from batchor_engine.core.records import BatchRecord, Observation
 from batchor_engine.core.types import BatchRemoteRecord
-from batchor_engine.models import JSONValue
 
 LAST_WORDS = frozenset({"completed", "failed", "expired", "cancelled"})
 PAGE_SIZE = 100
@@ -32,7 +31,7 @@ def observation(batch: BatchRecord, remote: BatchRemoteRecord) -> Observation:
         output_file_id=remote.get("output_file_id") or None,
         error_file_id=remote.get("error_file_id") or None,
         input_file_id=remote.get("input_file_id") or None,
-        errors=cast("JSONValue", remote.get("errors")),
+        errors=remote.get("errors"),
     )
 
 

@@ -31,9 +31,10 @@ def poll(
     look = _Look(host, stop)
     batches = host.store.batches(run_pk=None if run is None else run.pk, states={BatchState.SUBMITTED})
     runs = _runs_of(host, {batch.run_id for batch in batches}, run)
+    watched = {run_id for run_id, found in runs.items() if _is_watched(found, paused_too)}
     by_account = attrgetter("account")
     for account, members in groupby(sorted(batches, key=by_account), by_account):
-        wanted = [one for one in members if _is_watched(runs[one.run_id], paused_too)]
+        wanted = [one for one in members if one.run_id in watched]
         if wanted and not stop():
             look.at_account(account, wanted, runs)
     return look.report()
