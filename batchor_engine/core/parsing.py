@@ -29,7 +29,7 @@ def parse_answer(text: str | None, model: type[ModelT]) -> ModelT:
         raise StructuredOutputError(EMPTY_RESPONSE_TEXT, "the answer holds no text where a JSON object was expected")
     try:
         # A JSON text never starts with a backquote, so stripping cannot change one that is good.
-        return model.model_validate_json(strip_fence(text))
+        return model.model_validate_json(text if text[0] == "{" else strip_fence(text))
     except ValidationError as error:
         raise _refusal(error, model.__name__) from None
     except Exception as error:

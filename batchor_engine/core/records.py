@@ -5,7 +5,7 @@ Law: times are epoch seconds (UTC), sizes are bytes, indexes are 0-based positio
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from batchor_engine.core.segment import SegmentTotals
@@ -161,8 +161,7 @@ class ItemRow(NamedTuple):
     group: int
 
 
-@dataclass(frozen=True)
-class BatchRange:
+class BatchRange(NamedTuple):
     """Consecutive lines of one part at one attempt; `fresh` when they were never claimed before."""
 
     part: int
@@ -181,8 +180,7 @@ class BatchRange:
         return same and self.offset + self.length == other.offset and self.last_index + 1 == other.first_index
 
     def join(self, other: BatchRange) -> BatchRange:
-        return replace(
-            self,
+        return self._replace(
             last_index=other.last_index,
             length=self.length + other.length,
             items=self.items + other.items,

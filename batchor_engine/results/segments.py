@@ -1,7 +1,7 @@
 """Result segments: Parquet files of collected rows, written once, read row group by row group.
 
-Law: rows stand in item order, a row group is at most about 4 MB, and a reader holds one row group, the next one, and no
-open file between two of them.
+Law: rows stand in item order, a row group is at most about 4 MB, and a reader holds one row group and no open file
+between two of them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from itertools import chain, compress, islice, zip_longest
+from itertools import chain, compress, islice
 from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeAlias
 
@@ -199,12 +199,9 @@ def read_rows(
     """
     counts = _row_counts(file, final_only=final_only)
     wanted, skip = _groups_after(counts, skip)
-    # Whoever asks for a few rows may not want the next group.
-    tables = _tables(file, wanted, columns) if limit is None else (_read_table(file, one, columns) for one in wanted)
-    rows = (row for table in tables for row in _rows_of(table))
-    return islice(
-        (row for row in rows if row.final) if final_only else rows, skip, None if limit is None else skip + limit
-    )
+    rows = chain.from_iterable(_rows_of(_read_table(file, group, columns)) for group in wanted)
+    kept = (row for row in rows if row.final) if final_only else rows
+    return islice(kept, skip, None if limit is None else skip + limit)
 
 
 def read_group(file: SegmentFile, group: int) -> Iterator[SegmentRow]:
@@ -225,16 +222,6 @@ def _groups_after(counts: Sequence[int], skip: int) -> tuple[list[int], int]:
             return list(range(group, len(counts))), skip
         skip -= count
     return [], 0
-
-
-def _tables(file: SegmentFile, groups: Sequence[int], columns: Sequence[str] | None) -> Generator[ArrowTable]:
-    """Row groups one by one; the next is read, which needs no interpreter, while the caller is busy with this one."""
-    with ThreadPoolExecutor(1, thread_name_prefix="batchor-segment") as beside:
-        coming: Future[ArrowTable] | None = None
-        for group, following in zip_longest(groups, groups[1:]):
-            table = coming.result() if coming else _read_table(file, group, columns)
-            coming = None if following is None else beside.submit(_read_table, file, following, columns)
-            yield table
 
 
 def _read_table(file: SegmentFile, group: int, columns: Sequence[str] | None = None) -> ArrowTable:
@@ -271,8 +258,8 @@ def iter_record_batches(file: SegmentFile, columns: Sequence[str] | None = None)
     """The stored columns as they lie in the file, a row group at a time; `escaped` rows hold JSON string literals."""
     with _open(file) as opened:
         groups = range(opened.metadata.num_row_groups)
-    for table in _tables(file, groups, columns):
-        yield from table.to_batches()
+    for group in groups:
+        yield from _read_table(file, group, columns).to_batches()
 
 
 def group_record_batches(file: SegmentFile, columns: Sequence[str], group: int) -> Iterator[ArrowBatch]:

@@ -164,8 +164,8 @@ def batches_of(
 
 
 def ranges(connection: Connection, batch_pk: int) -> list[BatchRange]:
-    query = select(batch_ranges).where(batch_ranges.c.batch == batch_pk).order_by(batch_ranges.c.position)
-    return [rows.batch_range(row) for row in connection.execute(query)]
+    query = select(*rows.RANGE_COLUMNS).where(batch_ranges.c.batch == batch_pk).order_by(batch_ranges.c.position)
+    return [BatchRange._make(row) for row in connection.execute(query).all()]
 
 
 def segments_of(connection: Connection, run_pk: int, after_sequence: int | None) -> list[SegmentRecord]:

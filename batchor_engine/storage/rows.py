@@ -22,7 +22,7 @@ from batchor_engine.core.records import (
 from batchor_engine.core.segment import SegmentTotals
 from batchor_engine.models import JSONValue, RunUsage
 from batchor_engine.states import ITEM_CODES, BatchState, ItemStatus, RunControlState
-from batchor_engine.storage.schema import batches, items, runs
+from batchor_engine.storage.schema import batch_ranges, batches, items, runs
 
 ITEM_STATUS = {code: status for status, code in ITEM_CODES.items()}
 
@@ -127,18 +127,8 @@ def batch_record(row: Iterable[Any]) -> BatchRecord:
     return made
 
 
-def batch_range(row: Any) -> BatchRange:
-    return BatchRange(
-        part=row.part,
-        first_index=row.first_index,
-        last_index=row.last_index,
-        offset=row.line_offset,
-        length=row.length,
-        items=row.items,
-        tokens=row.tokens,
-        attempt=row.attempt,
-        fresh=bool(row.fresh),
-    )
+# In the order of BatchRange's fields.
+RANGE_COLUMNS = [batch_ranges.c["line_offset" if name == "offset" else name] for name in BatchRange._fields]
 
 
 def segment_record(row: Any) -> SegmentRecord:

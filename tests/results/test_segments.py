@@ -8,7 +8,6 @@ import threading
 import tracemalloc
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from queue import Queue
 
 import pyarrow.parquet as pq
 import pytest
@@ -26,7 +25,6 @@ from batchor_engine.states import ItemStatus
 any_text = st.text(st.characters(exclude_categories=()) | st.sampled_from('\ud800\udfff\u2028"\\'), max_size=9)
 maybe_text = st.none() | any_text
 counts = st.integers(0, 2**62)
-PATIENCE_SEC = 30.0
 
 
 def row(
@@ -123,34 +121,6 @@ def test_skipped_row_groups_are_not_read(tmp_path: Path, monkeypatch: pytest.Mon
     )
     assert [one.item_index for one in read_rows(tmp_path / "s", skip=5, limit=1)] == [10]
     assert read == [2]
-
-
-def test_the_next_row_group_is_read_while_the_rows_of_one_are_handed_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    in_small_groups(monkeypatch, 4)
-    written(tmp_path / "s", [row(index) for index in range(20)])
-    reads: Queue[int] = Queue()
-    real = segments._read_table
-    monkeypatch.setattr(
-        segments, "_read_table", lambda path, group, *rest: reads.put(group) or real(path, group, *rest)
-    )
-    found = read_rows(tmp_path / "s")
-    assert next(found).item_index == 0
-    assert [reads.get(timeout=PATIENCE_SEC) for _ in range(2)] == [0, 1]
-    assert [next(found).item_index for _ in range(3)] == [1, 2, 3]
-    assert reads.empty(), "more than one group is read ahead"
-    assert [one.item_index for one in found] == list(range(4, 20))
-    assert [reads.get_nowait() for _ in range(3)] == [2, 3, 4]
-
-
-def test_a_reading_that_is_given_up_leaves_no_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    in_small_groups(monkeypatch, 4)
-    written(tmp_path / "s", [row(index) for index in range(20)])
-    found = read_rows(tmp_path / "s")
-    next(found)
-    del found
-    assert not [one for one in threading.enumerate() if one.name.startswith("batchor-segment")]
 
 
 def test_a_group_that_cannot_be_written_fails_the_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
