@@ -86,10 +86,10 @@ class Line(Generic[SubjectT, ResultT]):
 
     def put(self, subject: SubjectT, move: Callable[[], ResultT], *, head_start_sec: float = 0.0) -> None:
         """Begin a transfer; one that the caller can only wait for is left alone for a moment, before others share."""
-        transfer = Transfer(move, beside=self._limit > 1)
-        if not self._waiting:
-            transfer.join(head_start_sec)
+        transfer, alone = Transfer(move, beside=self._limit > 1), not self._waiting
         self._waiting.append((subject, transfer))
+        if alone:
+            transfer.join(head_start_sec)
 
     def take(self) -> tuple[SubjectT, Transfer[ResultT]]:
         """The first in line, with its transfer, which may still be under way."""

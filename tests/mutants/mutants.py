@@ -65,8 +65,8 @@ MUTANTS = (
     ),
     mutant(
         "the SDK repeats calls that create", 1, "providers/openai.py",
-        "max_retries=0,",
-        "max_retries=2,",
+        '"max_retries": 0,',
+        '"max_retries": 2,',
         f"{LAWS}::test_a_create_is_sent_once_whatever_it_comes_to",
     ),
     mutant(
@@ -194,7 +194,7 @@ MUTANTS = (
     mutant(
         "a checkpoint ahead of its rows", 5, "runtime/ingest.py",
         "self._held_over = fed, line, tokens\n",
-        "self._held_over = fed, line, tokens\n                    part.position = _next(part.position, fed)\n",
+        "self._held_over = fed, line, tokens\n                    part.passed(fed)\n",
         DEATH,
     ),
     mutant(
@@ -209,8 +209,8 @@ MUTANTS = (
     ),
     mutant(
         "lines are split as text", 6, "providers/outcome_index.py",
-        "for offset, line in _lines_of(stream):",
-        "for offset, line in ((0, one.encode()) for one in stream.read().decode().splitlines()):",
+        "for line in stream:",
+        "for line in (one.encode() for one in stream.read().decode().splitlines()):",
         f"{EFFECTS}::test_the_eventful_run_ends_well_when_nobody_dies",
     ),
     mutant(
@@ -247,8 +247,8 @@ MUTANTS = (
         "reads that write",
         9,
         "storage/store.py",
-        "return self._read(lambda it: run_writes.find(it, run_id), None)",
-        "return self._write(lambda it: run_writes.find(it, run_id))",
+        "return self._read(lambda it: reads.run(it, run_id), None)",
+        "return self._write(lambda it: reads.run(it, run_id))",
         "tests/storage/test_sqlite.py::test_reads_of_a_store_that_is_not_there_create_nothing",
     ),
     mutant(
