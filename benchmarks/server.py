@@ -13,6 +13,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -304,6 +305,8 @@ class Server(ThreadingHTTPServer):
 
 
 def main() -> None:
+    # Dagster, in the process that started this one, may have switched SIGTERM off together with Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with tempfile.TemporaryDirectory(prefix="batchor-bench-server-", dir=sys.argv[1]) as folder:
         Handler.provider = Provider(Path(folder))
         with Server(("127.0.0.1", 0), Handler) as server:
