@@ -216,10 +216,9 @@ def observe(connection: Connection, seen: Sequence[Observation], now: float) -> 
 
 
 def _lock_for_observing(connection: Connection, seen: Sequence[Observation]) -> dict[int, int]:
-    """Runs by batch of those that may still change; runs and scopes are locked only where a batch ends."""
+    """Runs by batch, locked where one ends, as scopes are; whether a batch may still change is asked by the write."""
     pks = [look.batch for look in seen]
-    query = select(batches.c.id, batches.c.run, batches.c.scope)
-    found = connection.execute(query.where(batches.c.id.in_(pks), batches.c.state == BatchState.SUBMITTED.value)).all()
+    found = connection.execute(select(batches.c.id, batches.c.run, batches.c.scope).where(batches.c.id.in_(pks))).all()
     ends = {look.batch for look in seen if look.ended}
     lock_runs(connection, {row.run for row in found if row.id in ends})
     lock_scopes(connection, {row.scope for row in found if row.id in ends})

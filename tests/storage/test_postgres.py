@@ -333,7 +333,8 @@ def test_a_conflict_is_tried_again(store: PostgresStorage) -> None:
         one.start()
     for one in crowd:
         one.join()
-    assert len(tries) == 3
+    # More than one further try where the other was not woken before it: the same two rows are then crossed once more.
+    assert len(tries) >= 3
     assert [run.revision for run in store.runs()] == [2, 2]
 
 
