@@ -40,9 +40,16 @@ class ModelResolutionError(BatchorError, RuntimeError):
     qualname: str
 
     def __init__(self, module_name: str, qualname: str) -> None:
+        way_out = (
+            "it was defined in the script that started the run. Run that script again, which goes on with the run, or "
+            "define the model in a module of its own, which every process can import."
+            if module_name == "__main__"
+            else "it must be a class at the top level of a module that this process can import. Run from the same "
+            "code, or define the model at module level."
+        )
         super().__init__(
-            f"Cannot import the model {module_name}.{qualname} of this run: it must be a class at the top level of a "
-            "module that this process can import. Run from the same code, or define the model at module level.",
+            f"Cannot import the model {module_name}.{qualname} of this run: {way_out} What is collected can be "
+            "read without it, as it came: export_terminal_results(), or the command batchor results.",
             module_name=module_name,
             qualname=qualname,
         )

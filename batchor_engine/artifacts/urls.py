@@ -17,6 +17,7 @@ from batchor_engine.ports.artifacts import ArtifactStore
 
 SCHEMES = ("s3", "gs", "az", "memory")
 _KNOWN = "a folder, file://, s3://bucket/path, gs://bucket/path, az://container/path or memory://name"
+_BESIDE = f".{os.sep}"
 _SQUEEZED_URL = re.compile(rf"({'|'.join(SCHEMES)}):/")
 # Objects in memory live as long as somebody has their store; every store of one URL in this process is the same.
 _IN_MEMORY: weakref.WeakValueDictionary[str, ObjectArtifactStore] = weakref.WeakValueDictionary()
@@ -38,6 +39,22 @@ def artifact_place(url: str | Path) -> str:
     parts = _checked(text)
     path = "/".join(part for part in parts.path.split("/") if part)
     return f"{parts.scheme}://{parts.netloc}" + (f"/{path}" if path else "")
+
+
+def recorded_place(place: str, folder: str | None) -> str:
+    """How a state in `folder` records a place: below that folder by the way from there, so that both can be moved."""
+    if folder is None or not os.path.isabs(place):
+        return place
+    parent, name = os.path.split(place)
+    way = os.path.relpath(os.path.join(os.path.realpath(parent), name), os.path.realpath(folder))
+    return place if way.startswith(os.pardir) else f"{_BESIDE}{way}"
+
+
+def found_place(recorded: str, folder: str | None) -> str:
+    """Where a recorded place is now."""
+    if folder is None or not recorded.startswith(_BESIDE):
+        return recorded
+    return os.path.normpath(os.path.join(folder, recorded))
 
 
 def open_artifacts(url: str | Path) -> ArtifactStore:

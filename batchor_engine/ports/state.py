@@ -51,6 +51,11 @@ class StateStore(ABC):
     def default_artifact_root(self) -> str | None:
         """Directory in which a run's files go when the user names none; None asks for a private temporary one."""
 
+    @property
+    def folder(self) -> str | None:
+        """The folder that the state is in and may be moved with; None where it is in no folder of its own."""
+        return None
+
     # --- runs
 
     @abstractmethod

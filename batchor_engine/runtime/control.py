@@ -60,9 +60,9 @@ def _check_requests_are_there(host: Host, run: RunRecord) -> None:
     artifacts = host.artifacts(run)
     for part in host.store.parts(run.pk):
         if part.pruned_at is not None:
-            raise ArtifactMissingError(part.key, run.artifact_root, pruned=True)
+            raise ArtifactMissingError(part.key, artifacts.location, pruned=True)
         if not artifacts.exists(part.key):
-            raise ArtifactMissingError(part.key, run.artifact_root)
+            raise ArtifactMissingError(part.key, artifacts.location)
 
 
 def resolve_as_created(

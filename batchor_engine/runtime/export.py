@@ -276,7 +276,7 @@ def export_artifacts(host: Host, run: RunRecord, destination_dir: str | Path) ->
     with at_rest(host, run) as (current, lease):
         artifacts, files = host.artifacts(current), files_of(host.store, current)
         target = _export_place(host, artifacts, current, destination_dir)
-        _require(artifacts, current, files.all)
+        _require(artifacts, files.all)
         # What a killed export left: this run is held, so nobody else is writing there.
         target.sweep_unfinished("", older_than_sec=0.0)
         digests = {key: _copied(host, artifacts, key, target) for key in files.all}
@@ -311,10 +311,10 @@ def _real(place: str) -> str:
     return place if is_object_url(place) else os.path.realpath(place)
 
 
-def _require(artifacts: ArtifactStore, run: RunRecord, wanted: Iterable[str]) -> None:
+def _require(artifacts: ArtifactStore, wanted: Iterable[str]) -> None:
     for key in wanted:
         if not artifacts.exists(key):
-            raise ArtifactMissingError(key, run.artifact_root)
+            raise ArtifactMissingError(key, artifacts.location)
 
 
 def _copied(host: Host, artifacts: ArtifactStore, key: str, target: ArtifactStore) -> FileDigest:

@@ -11,12 +11,14 @@ import logging
 import shutil
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from pydantic import BaseModel
 
+from batchor_engine.artifacts.urls import found_place
 from batchor_engine.config import OpenAIConnection, ProviderConfig, ProviderKind
 from batchor_engine.core.records import RunRecord
 from batchor_engine.core.remote_files import RemoteCleanup
@@ -89,7 +91,11 @@ class Host:
 
     def artifacts(self, run: RunRecord) -> ArtifactStore:
         """The store of a run's files: the one given to the runner, else the place recorded in the run."""
-        return self.given_artifacts or self.artifacts_at(run.artifact_root)
+        return self.given_artifacts or self.artifacts_at(self.place_of(run))
+
+    def place_of(self, run: RunRecord) -> str:
+        """Where a run's files are."""
+        return found_place(run.artifact_root, self.store.folder)
 
     def artifacts_at(self, place: str) -> ArtifactStore:
         """The store at a folder or URL, kept for the next time."""
@@ -124,12 +130,38 @@ class Host:
         """The run's model: its job's, else imported again from where it was defined."""
         return self._models.get(run.run_id) or resolve_model(policies_of(run).model_home)
 
+    def model_to_read(self, run: RunRecord) -> Form:
+        """model_of(), with a warning where that class has other fields than the answers."""
+        model = self.model_of(run)
+        if not self._asked_for(run, model):
+            warnings.warn(
+                f"Run {run.run_id!r} asked for answers of {_named(model)}, whose fields have changed since: `output` "
+                "holds what fits the class of today, `output_text` the answer as it came.",
+                stacklevel=4,
+            )
+        return model
+
     def model_to_collect(self, run: RunRecord) -> Form:
         """model_of(), or RunMismatchError where that class would refuse answers that were paid for another one."""
-        model, asked = self.model_of(run), policies_of(run).schema
-        if model is not None and issubclass(model, BaseModel) and asked and run.run_id not in self._models:
-            _check_same_answers(run.run_id, model, asked)
+        model = self.model_of(run)
+        if not self._asked_for(run, model):
+            raise RunMismatchError(
+                f"Run {run.run_id!r} asked for answers of {_named(model)}, whose fields have changed since: paid "
+                "answers would not fit. Bring the class back as it was when the run was started, and go on; nothing "
+                "was changed."
+            )
         return model
+
+    def _asked_for(self, run: RunRecord, model: Form) -> bool:
+        """Whether the run asked for the fields that the model has; `start` has compared a job's own model."""
+        asked = policies_of(run).schema
+        if model is None or not issubclass(model, BaseModel) or asked is None or run.run_id in self._models:
+            return True
+        try:
+            _, schema = model_output_schema(model)
+        except StructuredOutputSchemaError:
+            return False
+        return same_answers(schema, asked.schema)
 
     def forget(self, run_id: str) -> None:
         """Drop the source and the provider of a finished run."""
@@ -219,17 +251,8 @@ def policies_of(run: RunRecord) -> RunPolicies:
     )
 
 
-def _check_same_answers(run_id: str, model: type[BaseModel], asked: StructuredOutputSchema) -> None:
-    try:
-        _, schema = model_output_schema(model)
-    except StructuredOutputSchemaError:
-        schema = {}
-    if not same_answers(schema, asked.schema):
-        raise RunMismatchError(
-            f"Run {run_id!r} asked for answers of {model.__module__}:{model.__qualname__}, whose fields have changed "
-            "since: paid answers would not fit. Bring the class back as it was when the run was started, and go on; "
-            "nothing was changed."
-        )
+def _named(model: Form) -> str:
+    return f"{model.__module__}:{model.__qualname__}" if model else "text"
 
 
 def resolve_model(home: tuple[str, str] | None) -> Form:

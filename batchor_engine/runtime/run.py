@@ -291,7 +291,7 @@ class Run:
     @property
     def artifact_root(self) -> str:
         """Where the run's files are."""
-        return self._record().artifact_root
+        return self._runner.host.place_of(self._record())
 
     @property
     def model(self) -> Form:
@@ -305,7 +305,7 @@ class Run:
         return iter_results(self._runner.host, self._record(), self._model(), raw=raw)
 
     def _model(self) -> Form:
-        return self._runner.host.model_of(self._record())
+        return self._runner.host.model_to_read(self._record())
 
     def _require_finished(self) -> None:
         self.summary()

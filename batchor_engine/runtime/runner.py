@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from batchor_engine.artifacts.urls import artifact_place, open_artifacts
+from batchor_engine.artifacts.urls import artifact_place, open_artifacts, recorded_place
 from batchor_engine.config import OpenAIConnection
 from batchor_engine.core.identity import check_batch_metadata, check_run_id, config_differences, new_run_id
 from batchor_engine.core.records import NewRun, RunRecord
@@ -175,7 +175,8 @@ class BatchRunner:
             _check_same_config(stored, config)
             self._check_source(stored, job)
             return False
-        new = NewRun(run_id, config, self.host.artifact_root(), first_position(job.items), dict(labels))
+        root = recorded_place(self.host.artifact_root(), self.storage.folder)
+        new = NewRun(run_id, config, root, first_position(job.items), dict(labels))
         return self.storage.create_run(new)
 
     def _check_source(self, stored: RunRecord, job: BatchJob[Any, Any]) -> None:

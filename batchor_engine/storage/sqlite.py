@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -41,6 +42,9 @@ class SQLiteStorage(SqlStateStore):
         self._checked = False
         self._version = 0
         self._opening = threading.RLock()
+        # Engines to close, also for whoever forgets to, in this order.
+        self._opened: list[Engine] = []
+        weakref.finalize(self, _close_all, self._opened)
 
     @staticmethod
     def default_path(name: str) -> Path:
@@ -56,15 +60,20 @@ class SQLiteStorage(SqlStateStore):
         return str(self.path.parent / f"{self.path.stem}_artifacts")
 
     @property
+    def folder(self) -> str | None:
+        # A link to the file is another name of it, not another place.
+        return os.path.dirname(os.path.realpath(self.path))
+
+    @property
     def engine(self) -> Engine:
         """The SQLAlchemy engine that writes; opening it creates the file."""
         return self._open_engine()
 
     def close(self) -> None:
         with self._opening:
-            for engine in (self._writer, self._reader):
-                if engine is not None:
-                    engine.dispose()
+            _close_all(self._opened)
+            if self._given is not None:
+                self._given.dispose()
             self._writer, self._reader, self._checked = self._given, None, False
 
     def _writing(self, act: Callable[[Connection], T]) -> T:
@@ -83,7 +92,9 @@ class SQLiteStorage(SqlStateStore):
         with self._opening:
             if self._writer is None or not self._checked:
                 self._reading_engine()  # refuses a foreign file before a writer could touch it
-                self._writer = self._writer or self._kept(open_writer(self.path))
+                if self._writer is None:
+                    self._writer = open_writer(self.path)
+                    self._opened.append(self._writer)
                 with self._writer.begin() as connection:
                     bring_up_to_date(connection, self.location)
                 self._checked, self._version = True, SCHEMA_VERSION
@@ -97,15 +108,21 @@ class SQLiteStorage(SqlStateStore):
             if self._reader is None:
                 if not self.path.exists() or not self.path.stat().st_size:
                     return None
-                reader = self._kept(open_reader(self.path))
-                with reader.connect() as connection, as_reader(connection).begin():
-                    version = found_version(connection, self.location)
+                reader, version = open_reader(self.path), None
+                try:
+                    with reader.connect() as connection, as_reader(connection).begin():
+                        version = found_version(connection, self.location)
+                finally:
+                    if version is None:
+                        reader.dispose()
                 if version is None:
                     return None
+                self._opened.insert(0, reader)
                 self._reader, self._version = reader, version
             return self._reader
 
-    def _kept(self, engine: Engine) -> Engine:
-        """Connections are closed with the store, also by whoever forgets to."""
-        weakref.finalize(self, engine.dispose)
-        return engine
+
+def _close_all(engines: list[Engine]) -> None:
+    """The writer comes last: who leaves last folds the write-ahead log into the file, and a reader may not."""
+    while engines:
+        engines.pop(0).dispose()

@@ -111,6 +111,33 @@ def test_a_model_that_cannot_be_imported_any_more_leaves_paid_answers_where_they
     sys.modules.pop("dishes", None)
 
 
+def test_a_model_that_a_script_defined_is_found_by_running_the_script_again(shell: Shell) -> None:
+    """The README's first example: another process can look after its run, but not build its answers."""
+    shell.write(
+        "job.py",
+        """
+import sys
+from pydantic import BaseModel
+from batchor_engine import BatchItem, BatchJob, BatchRunner, OpenAIProviderConfig
+
+class Dish(BaseModel):
+    name: str
+
+config = OpenAIProviderConfig(model="gpt-5-mini", poll_interval_sec=0.01)
+job = BatchJob([BatchItem("a", 1)], build_prompt=str, structured_output=Dish, provider_config=config)
+run = BatchRunner(storage=sys.argv[1]).start(job, run_id="r")
+if sys.argv[2:]:
+    print(len(run.wait().results()))
+""",
+    )
+    script = [sys.executable, str(shell.folder / "job.py"), "sqlite:///runs.sqlite3"]
+    subprocess.run(script, check=True, timeout=60)
+    waited = shell.on("wait", "r", "--poll-interval", 0.01, "--timeout", 60)
+    assert waited.code == 1
+    assert "defined in the script that started the run. Run that script again" in waited.complaint
+    assert subprocess.run([*script, "--wait"], check=True, timeout=60, stdout=subprocess.PIPE).stdout == b"1\n"
+
+
 # --- the server says no
 
 

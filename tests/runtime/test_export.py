@@ -314,7 +314,7 @@ def test_a_strange_run_id_is_one_folder_name(world: World, tmp_path: Path) -> No
 @pytest.mark.parametrize("inside", ["r/requests", "r/outputs/deep", "r/results"])
 def test_an_export_among_the_runs_own_files_is_refused(world: World, inside: str) -> None:
     runner = finished(world)
-    root = Path(record(runner, "r").artifact_root)
+    root = Path(runner.get_run("r").artifact_root)
     before = files_below(root)
     with pytest.raises(ValueError, match="another folder"):
         export(runner, "r", root / inside)
@@ -325,7 +325,7 @@ def test_an_export_among_the_runs_own_files_is_refused(world: World, inside: str
 def test_a_folder_that_leads_back_to_the_originals_is_refused(world: World, tmp_path: Path) -> None:
     runner = finished(world)
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "r").symlink_to(record(runner, "r").artifact_root, target_is_directory=True)
+    (tmp_path / "out" / "r").symlink_to(runner.get_run("r").artifact_root, target_is_directory=True)
     with pytest.raises(ValueError, match="another folder"):
         export(runner, "r", tmp_path / "out")
 
@@ -333,7 +333,7 @@ def test_a_folder_that_leads_back_to_the_originals_is_refused(world: World, tmp_
 @pytest.mark.files_in_a_folder
 def test_an_export_beside_the_runs_files_is_no_orphan(world: World) -> None:
     runner = finished(world)
-    root = Path(record(runner, "r").artifact_root)
+    root = Path(runner.get_run("r").artifact_root)
     result = export(runner, "r", root)
     assert len(lines_of(result.results_path)) == 4
     assert list(runner.host.artifacts(record(runner, "r")).list_keys("r/requests"))

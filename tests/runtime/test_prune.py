@@ -29,7 +29,7 @@ def prune(runner: BatchRunner, run_id: str = "r", *, raw: bool = False) -> Artif
 
 
 def root_of(runner: BatchRunner) -> Path:
-    return Path(record(runner, "r").artifact_root)
+    return Path(runner.get_run("r").artifact_root)
 
 
 def files(runner: BatchRunner, pattern: str = "*") -> list[StoredFile]:

@@ -56,6 +56,19 @@ def test_structured_rows_come_back_as_the_model(world: World) -> None:
         assert isinstance(result.output, Sighting)
 
 
+def test_a_class_of_todays_reads_what_fits_it_and_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Thinner(BaseModel):
+        species: str
+
+    world.runner().run_and_wait(world.job(2, structured_output=Sighting), run_id="r")
+    monkeypatch.setattr(sys.modules[__name__], "Sighting", Thinner)
+    with pytest.warns(UserWarning, match="whose fields have changed since: `output` holds what fits"):
+        (result, _) = world.runner().get_run("r").results()
+    assert isinstance(result, StructuredItemResult)
+    assert set(result.output.model_dump()) == {"species"}
+    assert set(json.loads(result.output_text or "")) == {"species", "count"}
+
+
 def test_raw_response_is_the_providers_line(world: World) -> None:
     result = world.runner().run_and_wait(world.job(2)).results()[1]
     assert result.raw_response is not None
