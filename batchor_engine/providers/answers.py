@@ -37,7 +37,7 @@ class _Reading:
 
 def read_body(body: Mapping[str, Any], usage: RunUsage | None) -> Answer | Rejection:
     """The answer in the body of a successful response, or the reason why there is none."""
-    reading = _read_chat(body) if "choices" in body else _read_responses(body)
+    reading = _read_chat(body) if body.get("choices") is not None else _read_responses(body)
     if reading.refusal:
         return _no_answer(failures.REFUSAL, f"the model declined: {reading.refusal}", reading, usage, curable=False)
     if reading.stopped == "content_filter":

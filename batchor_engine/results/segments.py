@@ -116,7 +116,11 @@ class SegmentWriter:
     def _begin_group(self) -> None:
         table = self._table()
         self._wait()
-        self._under_way = self._beside.submit(self._write, table)
+        try:
+            self._under_way = self._beside.submit(self._write, table)
+        except RuntimeError:
+            # The main thread has ended, and no pool takes work any more; this thread may go on.
+            self._write(table)
 
     def _wait(self) -> None:
         """Until no group is being written; raises what writing the last one raised."""

@@ -107,33 +107,37 @@ class Ingestion:
     def _fill(self, lines: BinaryIO, sidecar: BinaryIO, stop: Callable[[], bool]) -> _Part:
         part = _Part(self._position, self._position.next_index, self._position.checkpoint)
         ask_at = 0.0
-        try:
-            for fed, line, tokens in self._rendered():
-                weight = Load(1, len(line), tokens)
-                if (problem := too_large(weight, self._limits, self._effective_limit)) is not None:
-                    self._fail(part, fed, weight, problem)
-                elif not (filled := part.load.plus(weight)).within(self._limits):
-                    self._held_over = fed, line, tokens
+        for fed, line, tokens in self._rendered(part):
+            weight = Load(1, len(line), tokens)
+            if (problem := too_large(weight, self._limits, self._effective_limit)) is not None:
+                self._fail(part, fed, weight, problem)
+            elif not (filled := part.load.plus(weight)).within(self._limits):
+                self._held_over = fed, line, tokens
+                return part
+            else:
+                self._add(part, lines, sidecar, fed, line, tokens)
+                part.load = filled
+            if len(part.items) <= _ROWS_ASKED_EACH or monotonic() >= ask_at:
+                if stop():
                     return part
-                else:
-                    self._add(part, lines, sidecar, fed, line, tokens)
-                    part.load = filled
-                if len(part.items) <= _ROWS_ASKED_EACH or monotonic() >= ask_at:
-                    if stop():
-                        return part
-                    ask_at = monotonic() + _ASK_EVERY_SEC
-            part.finished = True
-        except Exception as error:  # noqa: BLE001 - a source or a prompt is user code; its rows so far must be stored
-            part.error = error
+                ask_at = monotonic() + _ASK_EVERY_SEC
+        part.finished = part.error is None
         return part
 
-    def _rendered(self) -> Generator[tuple[FedRow, bytes, int]]:
+    def _rendered(self, part: _Part) -> Generator[tuple[FedRow, bytes, int]]:
+        """The next rows; what user code raises ends them, so that the rows before it are stored.
+
+        Whatever fails while a row is written is raised instead: a file with half a row in it is no part.
+        """
         if self._held_over is not None:
             held, self._held_over = self._held_over, None
             yield held
-        for fed in self._rows:
-            line = render_row(self._run.run_id, self._job, fed.item, self._provider, self._policies.schema)
-            yield fed, line, self._tokens(line)
+        try:
+            for fed in self._rows:
+                line = render_row(self._run.run_id, self._job, fed.item, self._provider, self._policies.schema)
+                yield fed, line, self._tokens(line)
+        except Exception as error:  # noqa: BLE001 - a source or a prompt is user code
+            part.error = error
 
     def _tokens(self, line: bytes) -> int:
         if self._limits.max_tokens is None:

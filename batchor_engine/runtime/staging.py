@@ -15,6 +15,7 @@ from typing import BinaryIO
 from batchor_engine.core.identity import for_attempt
 from batchor_engine.core.lines import custom_id_of, with_custom_id
 from batchor_engine.core.records import BatchRange, PartRecord
+from batchor_engine.errors import StoreError
 from batchor_engine.ports.artifacts import ArtifactStore
 
 
@@ -24,15 +25,19 @@ def staged(
 ) -> Generator[Path]:
     """The request lines of these ranges as one local file called `name`.
 
-    One whole part at its first attempt is used as it is; anything else is streamed together.
+    One whole part at its first attempt is used as it is; anything else is streamed together. StoreError where a part is
+    shorter than what was stored.
     """
     with tempfile.TemporaryDirectory(prefix="batchor-") as folder, ExitStack() as stack:
         target = Path(folder) / name
         first = ranges[0]
         if len(ranges) == 1 and first.attempt == 1 and first.length == parts[first.part].bytes:
-            target.symlink_to(stack.enter_context(artifacts.local_file(parts[first.part].key)))
-        else:
-            _write_staging(artifacts, parts, ranges, target)
+            part = stack.enter_context(artifacts.local_file(parts[first.part].key))
+            if part.stat().st_size == first.length:
+                target.symlink_to(part)
+                yield target
+                return
+        _write_staging(artifacts, parts, ranges, target)
         yield target
 
 
@@ -41,18 +46,22 @@ def _write_staging(
 ) -> None:
     with target.open("wb") as out:
         for part_pk, chunks in groupby(ranges, key=lambda chunk: chunk.part):
-            with artifacts.open_read(parts[part_pk].key) as lines:
-                for chunk in chunks:
-                    _copy_range(lines, chunk, out)
+            key = parts[part_pk].key
+            with artifacts.open_read(key) as lines:
+                if not all(_copied(lines, chunk, out) for chunk in chunks):
+                    raise StoreError(
+                        f"{key} in {artifacts.location} is shorter than the {parts[part_pk].bytes:,} bytes that were "
+                        "written: restore that file. Nothing of it was sent."
+                    )
 
 
-def _copy_range(lines: BinaryIO, chunk: BatchRange, out: BinaryIO) -> None:
-    """Copy the lines of a range; a later attempt changes only each line's custom id."""
+def _copied(lines: BinaryIO, chunk: BatchRange, out: BinaryIO) -> bool:
+    """Copy the lines of a range, False where the file ends before; a later attempt changes only each custom id."""
     lines.seek(chunk.offset)
     end = chunk.offset + chunk.length
     while (left := end - lines.tell()) > 0:
-        if chunk.attempt == 1:
-            out.write(lines.read(min(left, 1 << 20)))
-        else:
-            line = lines.readline()
-            out.write(with_custom_id(line, for_attempt(custom_id_of(line), chunk.attempt)))
+        read = lines.read(min(left, 1 << 20)) if chunk.attempt == 1 else lines.readline(left)
+        if not read:
+            return False
+        out.write(read if chunk.attempt == 1 else with_custom_id(read, for_attempt(custom_id_of(read), chunk.attempt)))
+    return True

@@ -63,6 +63,15 @@ def test_ordinary_answers_of_both_endpoints_go_the_quick_way() -> None:
     assert read_plain(line(chat("yes"))) == ("a:a1", Answer("yes", RunUsage(11, 0, 7, 5)))
 
 
+@pytest.mark.parametrize("usage", [USAGE, None])
+def test_choices_that_are_null_are_no_choices(usage: Json | None) -> None:
+    raw = line({**response(MESSAGE), "choices": None, "usage": usage})
+    assert (read_plain(raw) is None) == (usage is None)
+    outcome = the_long_way(raw).outcome
+    assert isinstance(outcome, Answer)
+    assert outcome.text == "yes and no"
+
+
 TEXTS = st.sampled_from(["yes", "", "  \n", "naïve “quotes” 🔥", "a\u2028b", "\\", '{"a": 1}', "\x00"])
 ODD = st.sampled_from(
     [None, 0, 1, -1, 2**40, 2**41, 1.0, 1.5, True, "", "x", "stop", "length", "completed", "incomplete", "in_progress",

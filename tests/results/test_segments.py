@@ -288,3 +288,24 @@ def test_writing_and_reading_a_segment_imports_no_pandas(tmp_path: Path) -> None
         "assert 'pyarrow' in sys.modules and 'pandas' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "s")], check=True, cwd=Path(__file__).parents[2])
+
+
+AFTER_MAIN = """
+import sys, threading
+from batchor_engine.results.segments import SegmentWriter
+from tests.results.test_segments import row
+
+def write():
+    threading.main_thread().join()
+    with SegmentWriter(sys.argv[1]) as segment:
+        segment.extend(row(n) for n in range(40_000))
+
+threading.Thread(target=write).start()
+"""
+
+
+def test_a_thread_that_outlives_the_main_one_writes_on(tmp_path: Path) -> None:
+    """Python closes all pools of threads when its main thread ends, and goes on for as long as others live."""
+    path = tmp_path / "s"
+    subprocess.run([sys.executable, "-c", AFTER_MAIN, str(path)], check=True, cwd=Path(__file__).parents[2])
+    assert [it.item_index for it in read_rows(path)] == list(range(40_000))
