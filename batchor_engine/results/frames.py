@@ -141,7 +141,7 @@ def _scalar_type(name: str) -> ArrowType:
 
 
 def record_batches(
-    results: Iterable[BatchResultItem], form: Form, *, rows_per_batch: int = 8192
+    results: Iterable[BatchResultItem], form: Form, *, rows_per_batch: int = 1024
 ) -> Iterator[ArrowBatch]:
     """Results as record batches of one schema; holds `rows_per_batch` rows at a time."""
     if rows_per_batch <= 0:
@@ -149,11 +149,12 @@ def record_batches(
     schema = arrow_schema(form)
     builder = _Builder(_columns(form), schema)
     rows = iter(results)
-    while chunk := list(islice(rows, rows_per_batch)):
-        yield builder.batch(chunk)
+    # Named by nobody here, rows are gone before the next are read.
+    while (batch := builder.batch(list(islice(rows, rows_per_batch)))).num_rows:
+        yield batch
 
 
-def to_arrow(results: Iterable[BatchResultItem], form: Form, *, rows_per_batch: int = 8192) -> ArrowTable:
+def to_arrow(results: Iterable[BatchResultItem], form: Form, *, rows_per_batch: int = 1024) -> ArrowTable:
     """All results as one Arrow table."""
     batches = record_batches(results, form, rows_per_batch=rows_per_batch)
     return pyarrow().Table.from_batches(batches, schema=arrow_schema(form))

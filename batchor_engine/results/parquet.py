@@ -16,8 +16,8 @@ from batchor_engine.models import BatchResultItem, Form
 from batchor_engine.results.arrow import ArrowBatch, ArrowTable, parquet, pyarrow
 from batchor_engine.results.frames import arrow_schema, record_batches
 
-# Python rows are several times larger than Arrow's: few at a time, gathered into row groups of a useful size.
-_BATCH_ROWS = 1024
+# Rows of nested models are ten times larger than Arrow's: few at a time, gathered into row groups of a useful size.
+_BATCH_ROWS = 256
 _GROUP_BYTES = 8 * 1024 * 1024
 _GROUP_ROWS = 131_072
 

@@ -38,6 +38,7 @@ from batchor_engine.models import (
 )
 from batchor_engine.ports.artifacts import ArtifactStore
 from batchor_engine.results import failures, parquet
+from batchor_engine.runtime.garbage import seldom_collected
 from batchor_engine.runtime.host import Host, policies_of
 from batchor_engine.runtime.manifest import (
     MANIFEST,
@@ -89,6 +90,7 @@ def encoded(line: JSONObject) -> bytes:
 # --- result lines after a cursor
 
 
+@seldom_collected()
 def export_terminal(
     host: Host,
     run: RunRecord,
@@ -196,6 +198,7 @@ def _refuse_folder(target: Path) -> None:
 # --- tables
 
 
+@seldom_collected()
 def write_parquet(
     host: Host,
     run: RunRecord,
@@ -265,6 +268,7 @@ def failures_table(host: Host, run: RunRecord, *, group: int | None = None) -> A
 # --- whole exports
 
 
+@seldom_collected()
 def export_artifacts(host: Host, run: RunRecord, destination_dir: str | Path) -> ArtifactExportResult:
     """Copy every file of a finished run to `destination_dir`/<run id>, with result lines and a manifest.
 

@@ -152,7 +152,8 @@ class Run:
     def snapshot(self) -> RunSnapshot:
         """The summary and every item that is terminal so far, in item order."""
         summary = self.summary()
-        fields: Mapping[str, Any] = {**vars(summary), "items": list(self._results(raw=True))}
+        with seldom_collected():
+            fields: Mapping[str, Any] = {**vars(summary), "items": list(self._results(raw=True))}
         return RunSnapshot(**fields)
 
     def results(self) -> list[BatchResultItem]:
@@ -223,7 +224,8 @@ class Run:
         """
         from batchor_engine.results.frames import to_arrow
 
-        return to_arrow(self._results(raw=False), self._model())
+        with seldom_collected():
+            return to_arrow(self._results(raw=False), self._model())
 
     def to_pandas(self) -> pd.DataFrame:
         """to_arrow() as a DataFrame."""
