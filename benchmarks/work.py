@@ -56,6 +56,13 @@ class Measured:
 
 
 def peak_mib() -> float:
-    """Most memory this process ever held; the unit of the kernel's number depends on the system."""
+    """Most memory this process held since it began, in MiB.
+
+    Not getrusage() on Linux: its peak begins with what the parent held when it started this process.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = (one for one in status.read_text().splitlines() if one.startswith("VmHWM:"))
+        return int(line.split()[1]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
