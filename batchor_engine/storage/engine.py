@@ -7,8 +7,10 @@ cut. No message and no repr shows a password.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 from time import monotonic, sleep
@@ -23,6 +25,8 @@ from batchor_engine.errors import StoreError
 
 BUSY_TIMEOUT_SEC = 60.0
 _WAL_PAUSE_SEC = 0.005
+# Nobody of this process may have the file open yet while it is created.
+_CREATING = threading.Lock()
 # A worker that is stopped within a transaction gives its locks back after this.
 IDLE_TIMEOUT_SEC = 60.0
 CONNECT_TIMEOUT_SEC = 10
@@ -121,13 +125,29 @@ def as_reader(connection: Connection) -> Connection:
 
 
 def _make_private(path: Path) -> None:
+    """Create the file where it is not there; one that is there is not opened.
+
+    A process loses all its locks on a file when it closes any handle of it, so SQLite's other connections to it would
+    stand there without: whoever leaves the database then takes himself for the last, and deletes the log in use.
+    """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        with _CREATING:
+            _create_or_check(path)
     except OSError as error:
         raise StoreError(
             f"Cannot open the store {path} for writing ({error.strerror}): name a file in a directory you may write."
         ) from None
+
+
+def _create_or_check(path: Path) -> None:
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
 
 
 def _connect_readonly(path: Path) -> sqlite3.Connection:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -198,3 +200,17 @@ def test_several_that_open_a_new_file_at_once_all_succeed(tmp_path: Path) -> Non
             path, together = tmp_path / f"{number}.sqlite3", threading.Barrier(4)
             begun = [workers.submit(opened, path, together, f"run:{worker}") for worker in range(4)]
             assert all(isinstance(one.result(), Lease) for one in begun)
+
+
+def test_who_leaves_the_database_takes_no_log_from_who_stays(tmp_path: Path) -> None:
+    """A process that closes a handle of the file, any handle, loses its locks on it, and looks as if it had left."""
+    path = tmp_path / "s.sqlite3"
+    first = SQLiteStorage(path=path)
+    filled(first)
+    first.close()
+    staying = SQLiteStorage(path=path)
+    assert staying.run("r") is not None
+    staying.acquire("run:r", "me", 60)
+    leaves = "import sqlite3, sys; it = sqlite3.connect(sys.argv[1]); it.execute('BEGIN IMMEDIATE'); it.close()"
+    subprocess.run([sys.executable, "-c", leaves, str(path)], check=True)
+    assert path.with_name("s.sqlite3-wal").exists()
