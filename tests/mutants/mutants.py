@@ -194,17 +194,17 @@ MUTANTS = (
     mutant(
         "a checkpoint ahead of its rows", 5, "runtime/ingest.py",
         "self._held_over = fed, line, tokens\n",
-        "self._held_over = fed, line, tokens\n                    part.passed(fed)\n",
+        "self._held_over = fed, line, tokens\n                part.passed(fed)\n",
         DEATH,
     ),
     mutant(
         "a deadline skips the row in hand",
         5,
         "runtime/ingest.py",
-        "                    if stop():\n                        return part\n",
-        "                    if stop():\n                        for skipped in self._rows:\n"
-        "                            part.passed(skipped)\n                            break\n"
-        "                        return part\n",
+        "                if stop():\n                    return part\n",
+        "                if stop():\n                    for skipped in self._rows:\n"
+        "                        part.passed(skipped)\n                        break\n"
+        "                    return part\n",
         "tests/runtime/test_ingest.py::test_a_deadline_cuts_ingestion_and_skips_no_row",
     ),
     mutant(
