@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from batchor_engine.config import OpenAIProviderConfig, check_web_address
+from batchor_engine.config import OpenAIProviderConfig, check_base_url
 from batchor_engine.core.outcomes import Answer, BatchFailure, Rejection
 from batchor_engine.core.tokens import estimate_tokens
 from batchor_engine.core.types import BatchRemoteRecord, BatchRequestLine
@@ -36,6 +36,7 @@ from batchor_engine.providers.records import batch_record, field_of, file_size, 
 from batchor_engine.providers.wire import RequestWriter, id_of, read_object, read_record
 
 _KEY_VARIABLE = "OPENAI_API_KEY"
+_URL_VARIABLE = "OPENAI_BASE_URL"
 _DEFAULT_BASE_URL = "https://api.openai.com/v1"
 _PAGE = 100
 _FILES_PAGE = 1000
@@ -123,14 +124,20 @@ class OpenAIBatchProvider(BatchProvider):
         return str(field_of(self._config, name) or os.environ.get(variable) or "")
 
     def _base_url(self) -> str:
-        return self._config.base_url or os.environ.get("OPENAI_BASE_URL") or _DEFAULT_BASE_URL
+        return self._config.base_url or os.environ.get(_URL_VARIABLE) or _DEFAULT_BASE_URL
+
+    def _checked_base_url(self) -> str:
+        """Where calls go; ValueError where the environment names no such place (the config has checked its own)."""
+        if not self._config.base_url:
+            check_base_url(os.environ.get(_URL_VARIABLE), f"the environment variable {_URL_VARIABLE}")
+        return self._base_url()
 
     def check_ready(self) -> None:
         """ApiKeyMissingError or ValueError where a first call could only fail for want of a key or a proper URL."""
         if self._given is None:
             resolve_openai_api_key(self._config)
             headers_of(self._config)
-            check_web_address(self._base_url())
+            self._checked_base_url()
 
     # Files and batches.
 
@@ -347,7 +354,7 @@ class OpenAIBatchProvider(BatchProvider):
 
         settings: dict[str, Any] = {
             "api_key": key,
-            "base_url": self._base_url(),
+            "base_url": self._checked_base_url(),
             # What is not in the config is taken from the environment, as the client itself would.
             "organization": self._config.organization or os.environ.get("OPENAI_ORG_ID"),
             "project": self._config.project or os.environ.get("OPENAI_PROJECT_ID"),
