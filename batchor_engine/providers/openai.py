@@ -31,7 +31,7 @@ from batchor_engine.ports.providers import (
 from batchor_engine.providers.clients import SharedClients
 from batchor_engine.providers.downloads import fetch
 from batchor_engine.providers.failures import batch_failure
-from batchor_engine.providers.faults import malformed, provider_call
+from batchor_engine.providers.faults import about_place, malformed, provider_call
 from batchor_engine.providers.records import batch_record, field_of, file_size, page_rows, remote_file
 from batchor_engine.providers.wire import RequestWriter, id_of, read_object, read_record
 
@@ -113,7 +113,7 @@ class OpenAIBatchProvider(BatchProvider):
         """Host, organization and project, or the quota scope; the same for every key of one account."""
         if scope := self._config.enqueue_limits.quota_scope:
             return scope
-        parts = urlsplit(str(field_of(self._given, "base_url") or self._base_url()))
+        parts = urlsplit(self._server())
         host = f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
         organization = self._account_part("organization", "OPENAI_ORG_ID")
         return "/".join((host, organization, self._account_part("project", "OPENAI_PROJECT_ID")))
@@ -122,6 +122,9 @@ class OpenAIBatchProvider(BatchProvider):
         if self._given is not None:
             return str(field_of(self._given, name) or "")
         return str(field_of(self._config, name) or os.environ.get(variable) or "")
+
+    def _server(self) -> str:
+        return str(field_of(self._given, "base_url") or self._base_url())
 
     def _base_url(self) -> str:
         return self._config.base_url or os.environ.get(_URL_VARIABLE) or _DEFAULT_BASE_URL
@@ -147,9 +150,12 @@ class OpenAIBatchProvider(BatchProvider):
         with path.open("rb") as stream:
             slow = {} if self._given is not None else {"timeout": self._upload_timeout(path.stat().st_size)}
             expiry = self._expiry("expires_after", "input_expires_after_sec")
-            with self._call(what, creates=True) as client:
-                # An open file is sent in blocks, and its name becomes the remote one.
-                uploaded = client.files.create(file=stream, purpose="batch", **expiry, **slow)
+            try:
+                with self._call(what, creates=True) as client:
+                    # An open file is sent in blocks, and its name becomes the remote one.
+                    uploaded = client.files.create(file=stream, purpose="batch", **expiry, **slow)
+            except ProviderError as error:
+                raise about_place(error, self._server()) from None
         file = remote_file(uploaded)
         if file is None:
             raise malformed(what, uploaded, creates=True)
