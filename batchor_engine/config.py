@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from batchor_engine.models import EmbeddingItemResult, Form, JSONObject, JSONValue, Moderation
 
 _HOUR_SEC = 3600
+_PAST_PATH = re.compile(r"[?#]")
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 
 
@@ -317,13 +318,20 @@ class OpenAIConnection:
         )
 
 
-def check_base_url(url: str | None) -> None:
-    """Refuse a URL that is not http(s), or that carries credentials, since the URL is stored."""
+def check_base_url(url: str | None, name: str = "base_url") -> None:
+    """Refuse a URL that is not http(s), or that carries credentials or a query, since the URL is stored and shown."""
     if not url:
         return
-    check_web_address(url)
     parts = urlsplit(url)
-    _require(not (parts.username or parts.password), "base_url must not carry credentials: put the key into api_key")
+    # What may be a secret stays out of the messages.
+    shown = f"{parts.scheme}://{parts.hostname or ''}" if "@" in url else _PAST_PATH.split(url)[0]
+    _require(parts.scheme in {"http", "https"} and bool(parts.hostname), f"{name} must be http(s), not {shown!r}")
+    _require(not (parts.username or parts.password), f"{name} must not carry credentials: put the key into api_key")
+    _require(
+        not _PAST_PATH.search(url),
+        f"{name} {shown!r} must end with its path, without '?' or '#': a key goes into api_key, a header into headers "
+        "or header_env, and a parameter of every call needs a client of your own",
+    )
 
 
 def check_variable_names(key: str | None, headers: Mapping[str, str]) -> None:
@@ -332,13 +340,6 @@ def check_variable_names(key: str | None, headers: Mapping[str, str]) -> None:
         # The message leaves the value out: it may be the secret itself.
         fine = name is None or _VARIABLE.fullmatch(name)
         _require(bool(fine), f"{where} must name an environment variable in capitals, such as AZURE_OPENAI_API_KEY")
-
-
-def check_web_address(url: str) -> None:
-    """Refuse a URL that is not http(s) or names no host; the message leaves out what may be a password."""
-    parts = urlsplit(url)
-    shown = f"{parts.scheme}://{parts.hostname or ''}" if "@" in url else url
-    _require(parts.scheme in {"http", "https"} and bool(parts.hostname), f"base_url must be http(s), not {shown!r}")
 
 
 def _require(holds: bool, message: str) -> None:

@@ -12,6 +12,7 @@ from typing import cast
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from batchor_engine.core.text import words_of
 from batchor_engine.errors import StructuredOutputError
 from batchor_engine.models import JSONValue, ModelT
 
@@ -32,9 +33,9 @@ def parse_answer(text: str | None, model: type[ModelT]) -> ModelT:
         return model.model_validate_json(text if text[0] == "{" else strip_fence(text))
     except ValidationError as error:
         raise _refusal(error, model.__name__) from None
-    except Exception as error:
-        # The model's own validators are user code; their defects must not stop a whole batch.
-        why = f"{model.__name__} raised {type(error).__name__}: {error}"
+    except (Exception, SystemExit) as error:
+        # The model's own validators are user code; neither a defect nor an exit of theirs may stop a whole batch.
+        why = f"{model.__name__} raised {type(error).__name__}: {words_of(error)}"
         raise StructuredOutputError(VALIDATION_FAILED, why) from error
 
 

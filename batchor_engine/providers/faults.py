@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from batchor_engine.errors import ProviderError, ProviderErrorKind
 from batchor_engine.providers.failures import error_words, is_enqueue_limit, is_file_storage_full, is_quota, redact
@@ -67,6 +68,23 @@ def _words_of(error: Exception) -> str:
         cause = cause.__cause__
     why = f" ({cause})" if cause is not error and str(cause) and str(cause) not in words else ""
     return f"{words}{where}{why}"
+
+
+def about_place(error: ProviderError, base_url: str) -> ProviderError:
+    """The failure of a call that names no id: NOT_FOUND is then the URL's fault, and the message names it."""
+    if error.kind is not ProviderErrorKind.NOT_FOUND:
+        return error
+    parts = urlsplit(base_url)
+    # Without the user, the password and the query, which may be secrets.
+    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return ProviderError(
+        f"{error.message.rstrip('.')}. There is no such API at {shown}: check base_url (or OPENAI_BASE_URL), which for "
+        "most servers ends in /v1",
+        kind=error.kind,
+        status_code=error.status_code,
+        code=error.code,
+        retry_after_sec=error.retry_after_sec,
+    )
 
 
 def malformed(what: str, got: object, *, creates: bool = False) -> ProviderError:

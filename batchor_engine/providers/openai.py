@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from batchor_engine.config import OpenAIProviderConfig, check_web_address
+from batchor_engine.config import OpenAIProviderConfig, check_base_url
 from batchor_engine.core.outcomes import Answer, BatchFailure, Rejection
 from batchor_engine.core.tokens import estimate_tokens
 from batchor_engine.core.types import BatchRemoteRecord, BatchRequestLine
@@ -31,11 +31,12 @@ from batchor_engine.ports.providers import (
 from batchor_engine.providers.clients import SharedClients
 from batchor_engine.providers.downloads import fetch
 from batchor_engine.providers.failures import batch_failure
-from batchor_engine.providers.faults import malformed, provider_call
+from batchor_engine.providers.faults import about_place, malformed, provider_call
 from batchor_engine.providers.records import batch_record, field_of, file_size, page_rows, remote_file
 from batchor_engine.providers.wire import RequestWriter, id_of, read_object, read_record
 
 _KEY_VARIABLE = "OPENAI_API_KEY"
+_URL_VARIABLE = "OPENAI_BASE_URL"
 _DEFAULT_BASE_URL = "https://api.openai.com/v1"
 _PAGE = 100
 _FILES_PAGE = 1000
@@ -112,7 +113,7 @@ class OpenAIBatchProvider(BatchProvider):
         """Host, organization and project, or the quota scope; the same for every key of one account."""
         if scope := self._config.enqueue_limits.quota_scope:
             return scope
-        parts = urlsplit(str(field_of(self._given, "base_url") or self._base_url()))
+        parts = urlsplit(self._server())
         host = f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
         organization = self._account_part("organization", "OPENAI_ORG_ID")
         return "/".join((host, organization, self._account_part("project", "OPENAI_PROJECT_ID")))
@@ -122,15 +123,24 @@ class OpenAIBatchProvider(BatchProvider):
             return str(field_of(self._given, name) or "")
         return str(field_of(self._config, name) or os.environ.get(variable) or "")
 
+    def _server(self) -> str:
+        return str(field_of(self._given, "base_url") or self._base_url())
+
     def _base_url(self) -> str:
-        return self._config.base_url or os.environ.get("OPENAI_BASE_URL") or _DEFAULT_BASE_URL
+        return self._config.base_url or os.environ.get(_URL_VARIABLE) or _DEFAULT_BASE_URL
+
+    def _checked_base_url(self) -> str:
+        """Where calls go; ValueError where the environment names no such place (the config has checked its own)."""
+        if not self._config.base_url:
+            check_base_url(os.environ.get(_URL_VARIABLE), f"the environment variable {_URL_VARIABLE}")
+        return self._base_url()
 
     def check_ready(self) -> None:
         """ApiKeyMissingError or ValueError where a first call could only fail for want of a key or a proper URL."""
         if self._given is None:
             resolve_openai_api_key(self._config)
             headers_of(self._config)
-            check_web_address(self._base_url())
+            self._checked_base_url()
 
     # Files and batches.
 
@@ -140,9 +150,12 @@ class OpenAIBatchProvider(BatchProvider):
         with path.open("rb") as stream:
             slow = {} if self._given is not None else {"timeout": self._upload_timeout(path.stat().st_size)}
             expiry = self._expiry("expires_after", "input_expires_after_sec")
-            with self._call(what, creates=True) as client:
-                # An open file is sent in blocks, and its name becomes the remote one.
-                uploaded = client.files.create(file=stream, purpose="batch", **expiry, **slow)
+            try:
+                with self._call(what, creates=True) as client:
+                    # An open file is sent in blocks, and its name becomes the remote one.
+                    uploaded = client.files.create(file=stream, purpose="batch", **expiry, **slow)
+            except ProviderError as error:
+                raise about_place(error, self._server()) from None
         file = remote_file(uploaded)
         if file is None:
             raise malformed(what, uploaded, creates=True)
@@ -347,7 +360,7 @@ class OpenAIBatchProvider(BatchProvider):
 
         settings: dict[str, Any] = {
             "api_key": key,
-            "base_url": self._base_url(),
+            "base_url": self._checked_base_url(),
             # What is not in the config is taken from the environment, as the client itself would.
             "organization": self._config.organization or os.environ.get("OPENAI_ORG_ID"),
             "project": self._config.project or os.environ.get("OPENAI_PROJECT_ID"),

@@ -182,7 +182,8 @@ def server_of(host: Host, run: RunRecord) -> str:
     """The network location that this process would send the run's requests to."""
     configured = getattr(host.connection.apply(host.config_of(run)), "base_url", None)
     base_url: str | None = configured or os.environ.get("OPENAI_BASE_URL")
-    return urlsplit(base_url).netloc if base_url else _OPENAI_HOST
+    # The environment's URL may carry a password, until a call refuses it.
+    return urlsplit(base_url).netloc.rpartition("@")[2] if base_url else _OPENAI_HOST
 
 
 def _server_note(host: Host, run: RunRecord) -> tuple[str, ...]:

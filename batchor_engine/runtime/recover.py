@@ -18,6 +18,7 @@ from batchor_engine.states import BATCH_UNSETTLED, BatchState
 
 # How far our clock and the provider's may differ when old pages are skipped.
 _CLOCK_SKEW_SEC = 3600.0
+_NOT_UPLOADED = frozenset({BatchState.PLANNED, BatchState.INTENDED})
 
 
 def recover(work: Submission) -> None:
@@ -28,6 +29,9 @@ def recover(work: Submission) -> None:
         try:
             _recover_one(work, batch)
         except ProviderError as error:
+            if batch.state in _NOT_UPLOADED:
+                # Its rows are put back already, and what is wrong (the key, the URL) needs a person.
+                raise
             hold_back(work, error)
 
 

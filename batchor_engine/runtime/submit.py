@@ -302,6 +302,9 @@ def put_back(work: Submission, batch: BatchRecord, error: ProviderError) -> None
             _fail_batch_rows(work, batch, error)
         case ProviderErrorKind.AUTH:
             raise error
+        case ProviderErrorKind.NOT_FOUND if not batch.input_file_id:
+            # An upload names no file that could become visible: the URL is wrong, and waiting would not mend it.
+            raise error
         case _:
             _pause_at_cap(work, waits)
 

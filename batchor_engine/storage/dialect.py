@@ -6,6 +6,7 @@ Law: a caller never asks which database it is.
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 from collections.abc import Mapping, Sequence
 from enum import Enum, auto
 from typing import Any
@@ -23,6 +24,7 @@ class Trouble(Enum):
     CONFLICT = auto()  # rolled back because of another transaction; the same again may succeed
     BUSY = auto()  # waited for too long
     FOREIGN = auto()  # not a database
+    DAMAGED = auto()  # a database of ours once
     UNUSABLE = auto()  # no permission, no space, no such database
     DEFECT = auto()  # a mistake in this program
 
@@ -52,7 +54,7 @@ _BY_CLASS = {
 
 
 def trouble_of(error: DBAPIError) -> Trouble:
-    """What went wrong, from the driver's codes; SQLite has none, so there it is the text."""
+    """What went wrong, from the driver's codes; SQLite has few, so there it is the text too."""
     if error.connection_invalidated:
         return Trouble.LOST
     if not hasattr(error.orig, "sqlstate"):
@@ -69,6 +71,10 @@ def trouble_of(error: DBAPIError) -> Trouble:
 
 def _trouble_of_sqlite(error: DBAPIError) -> Trouble:
     said = str(error.orig)
+    # The upper bits say in what the damage lies. Of text that is none the driver itself complains, without a code.
+    code: int = getattr(error.orig, "sqlite_errorcode", 0)
+    if code & 0xFF == sqlite3.SQLITE_CORRUPT or said.startswith("Could not decode"):
+        return Trouble.DAMAGED
     if "locked" in said:
         return Trouble.BUSY
     if "not a database" in said:

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
+from batchor_engine.errors import StoreError
 from batchor_engine.storage.engine import as_reader, open_reader, open_writer
 from batchor_engine.storage.migrations import SCHEMA_VERSION, bring_up_to_date, check_readable, found_version
 from batchor_engine.storage.store import SqlStateStore, T
@@ -106,6 +107,8 @@ class SQLiteStorage(SqlStateStore):
             if self._given is not None:
                 return self._given if self._checked else None
             if self._reader is None:
+                if self.path.is_dir():
+                    raise StoreError(f"The store {self.path} is a folder: name a file, such as one in it.")
                 if not self.path.exists() or not self.path.stat().st_size:
                     return None
                 reader, version = open_reader(self.path), None

@@ -91,6 +91,9 @@ class SqlStateStore(StateStore):
             if clear is None:
                 raise
             raise clear from None
+        except UnicodeDecodeError:
+            # The driver's, of bytes that it takes for text: of a name in the schema, even in its own message of it.
+            raise self._damaged() from None
         except PoolTimeoutError:
             raise StoreBusyError(f"Every connection to {self.location} is in use: allow more of them.") from None
 
@@ -101,14 +104,23 @@ class SqlStateStore(StateStore):
                 return StoreBusyError(f"{self.location} stayed locked by another process: try again.")
             case Trouble.FOREIGN:
                 return ForeignStoreError(
-                    f"{self.location} is not a database; it was left as it is. Name another file for the store."
+                    f"{self.location} is not a database; it was left as it is. Name another file for the store, "
+                    "or restore a backup where it was one (docs/storage.md)."
                 )
+            case Trouble.DAMAGED:
+                return self._damaged()
             case Trouble.LOST:
                 return StoreError(f"{self.location} cannot be reached: {dialect.said_by(error)}")
             case Trouble.DEFECT if not dialect.quotes_rows(error):
                 return None
             case _:
                 return StoreError(f"{self.location} cannot be used: {dialect.said_by(error)}")
+
+    def _damaged(self) -> StoreError:
+        # Without the driver's words: they may quote what it could not read.
+        return StoreError(
+            f"{self.location} is damaged; nothing was changed. Put it aside and restore a backup (docs/storage.md)."
+        )
 
     def now(self) -> datetime:
         return self._now()

@@ -188,7 +188,7 @@ TABLE = [
     ),
     # the key and the server
     Bad("no key", ("OPENAI_API_KEY is not set", ".env"), spoil=no_key, same_run=True),
-    Bad("a server that is no address", ("base_url must be http(s), not 'foo'",), spoil=base_url("foo"), same_run=True),
+    Bad("a server that is no address", ("OPENAI_BASE_URL must be http(s), not",), spoil=base_url("foo"), same_run=True),
     # the store
     Bad("a database of others", ("holds tables of other software",), spoil=store_file(FOREIGN), same_run=True),
     Bad("a store that is no database", ("is not a database",), spoil=store_file(b"hello " * 999), same_run=True),

@@ -78,6 +78,44 @@ def test_a_validation_error_names_the_field_and_survives_pickling() -> None:
     json.dumps(again.raw_error)
 
 
+class Wordless(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("a defect of the user's exception")
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (Wordless(), r"Guarded raised Wordless: \(its __str__ raised RuntimeError\)"),
+        (SystemExit(3), "Guarded raised SystemExit: 3"),
+        (LookupError("half a pair: \ud800"), r"Guarded raised LookupError: half a pair: \\ud800"),
+    ],
+    ids=["wordless", "exit", "half a pair"],
+)
+def test_whatever_a_validator_raises_is_a_rejection_that_can_be_told_and_stored(
+    raised: BaseException, told: str
+) -> None:
+    with pytest.raises(StructuredOutputError, match=told) as caught:
+        parse_answer(GOOD, guarded(raised))
+    assert caught.value.error_class == "structured_output_validation_failed"
+    str(caught.value).encode()
+
+
+def test_a_validator_does_not_keep_a_user_from_stopping_the_program() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        parse_answer(GOOD, guarded(KeyboardInterrupt()))
+
+
+def guarded(raised: BaseException) -> type[BaseModel]:
+    class Guarded(Sighting):
+        @field_validator("species")
+        @classmethod
+        def _raises(cls, species: str) -> str:
+            raise raised
+
+    return Guarded
+
+
 @given(st.text())
 def test_any_text_parses_or_is_a_structured_output_error(text: str) -> None:
     # Contexts that end with any other error fail the test.

@@ -69,6 +69,38 @@ def test_the_account_is_host_organization_and_project_whatever_the_key(
     assert labels == {label}
 
 
+# Where a URL may hide a key, and what of it may be said.
+SECRET_URLS = [
+    ("http://gate.example/v1?api_key=hush-hush", "'http://gate.example/v1' must end with its path"),
+    ("http://gate.example/v1#hush-hush", "'http://gate.example/v1' must end with its path"),
+    ("http://gate.example/v1?to=me@hush-hush", "'http://gate.example' must end with its path"),
+    ("http://me:hush-hush@gate.example/v1", "must not carry credentials"),
+    ("ftp://gate.example/v1?api_key=hush-hush", r"must be http\(s\), not 'ftp://gate.example/v1'"),
+]
+
+
+@pytest.mark.parametrize(("url", "told"), SECRET_URLS)
+def test_a_url_that_may_hold_a_key_is_refused_without_being_shown(url: str, told: str) -> None:
+    for kind in (lambda: OpenAIProviderConfig(model="m", base_url=url), lambda: OpenAIConnection(base_url=url)):
+        with pytest.raises(ValueError, match=f"^base_url {told}") as caught:
+            kind()
+        assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("url", "told"), SECRET_URLS)
+def test_the_environments_url_is_checked_before_a_call_and_named(
+    monkeypatch: pytest.MonkeyPatch, url: str, told: str
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    provider = OpenAIBatchProvider(OpenAIProviderConfig(model="m", api_key="sk-x"))
+    for act in (provider.check_ready, lambda: provider.get_batch("batch_1")):
+        with pytest.raises(ValueError, match=f"^the environment variable OPENAI_BASE_URL {told}") as caught:
+            act()
+        assert "hush" not in str(caught.value)
+    # A run that names its server does not look at the variable.
+    OpenAIBatchProvider(OpenAIProviderConfig(model="m", api_key="sk-x", base_url="http://127.0.0.1/v1")).check_ready()
+
+
 def test_an_estimate_falls_back_to_the_ratio_of_the_compact_line(monkeypatch: pytest.MonkeyPatch) -> None:
     class Offline:
         def count(self, text: str, model: str) -> None:

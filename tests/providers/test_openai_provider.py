@@ -140,6 +140,18 @@ def test_deleting_never_raises(desk: Desk) -> None:
     assert list(desk.provider.list_input_files(name_prefix="")) == []
 
 
+def test_an_upload_to_a_wrong_path_names_the_url_without_its_secrets(desk: Desk) -> None:
+    place = desk.server.base_url.removeprefix("http://").removesuffix("/v1")
+    with OpenAI(api_key=KEY, base_url=f"http://me:hush@{place}/v2", max_retries=0) as client:
+        provider = OpenAIBatchProvider(OpenAIProviderConfig(model="m"), client)
+        with pytest.raises(
+            ProviderError, match=rf"HTTP 404.* no such API at http://{place}/v2.*: check base_url"
+        ) as told:
+            provider.upload_input_file(desk.requests("a:a1"))
+    assert told.value.kind is KIND.NOT_FOUND
+    assert "hush" not in str(told.value)
+
+
 CREATE_FAULTS: list[tuple[dict[str, Any], ProviderErrorKind]] = [
     ({"kind": "http_error", "status": 400}, KIND.REJECTED),
     ({"kind": "http_error", "status": 401}, KIND.AUTH),

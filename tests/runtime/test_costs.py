@@ -160,6 +160,8 @@ def test_a_run_names_its_server(world: World, monkeypatch: pytest.MonkeyPatch) -
     assert away.server == "api.openai.com"
     monkeypatch.setenv("OPENAI_BASE_URL", "https://gateway.example/v1")
     assert away.server == "gateway.example"
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://me:hush@gateway.example:8443/v1")
+    assert away.server == "gateway.example:8443"
 
 
 def test_tallies_count_rows_and_attempts_by_group(world: World) -> None:

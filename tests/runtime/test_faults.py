@@ -12,12 +12,16 @@ from batchor_engine import (
     BatchItem,
     ChunkPolicy,
     ItemStatus,
+    OpenAIConnection,
     OpenAIEnqueueLimitConfig,
     OpenAIProviderConfig,
+    ProviderError,
     RetryPolicy,
     RunControlState,
     RunPausedError,
 )
+from batchor_engine.errors import ProviderErrorKind
+from batchor_engine.testing import CrashError, CrashPoints
 
 from .conftest import World
 
@@ -269,6 +273,25 @@ def test_trouble_with_any_call_is_waited_out(world: World, on: str, kind: str) -
     assert classes == {"": 6}
     assert world.stats()["paid_twice"] == []
     assert {result.attempt_count for result in run.results()} == {1}
+
+
+@pytest.mark.parametrize("left_behind", [False, True], ids=["fresh", "left by a crash"])
+def test_a_url_without_its_path_ends_the_attempt_and_the_right_one_goes_on(world: World, left_behind: bool) -> None:
+    wrong = OpenAIConnection(api_key="sk-test", base_url=world.sandbox.base_url.removesuffix("/v1"))
+    if left_behind:
+        crashed = world.runner()
+        CrashPoints({"submit.intended": 1}).install(crashed)
+        with pytest.raises(CrashError):
+            crashed.start(world.job(4), run_id="r")
+    asked = world.clock.now()
+    with pytest.raises(ProviderError, match=rf"HTTP 404.* no such API at {wrong.base_url}: check base_url") as caught:
+        world.runner(connection=wrong).start(world.job(4), run_id="r").wait()
+    assert caught.value.kind is ProviderErrorKind.NOT_FOUND
+    assert world.clock.now() == asked
+    run = world.runner().get_run("r")
+    assert (run.control_state, run.summary().status_counts) == (RunControlState.RUNNING, {ItemStatus.PENDING: 4})
+    assert {result.attempt_count for result in run.wait().results()} == {1}
+    assert world.stats()["paid_lines"] == 4
 
 
 def test_a_file_that_is_not_yet_visible_is_waited_for(world: World) -> None:

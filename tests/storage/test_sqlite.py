@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -141,6 +142,46 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path.write_text("id,text\n" * 200)
     with pytest.raises(ForeignStoreError, match="not a database"):
         SQLiteStorage(path=path).run("r")
+
+
+def damage_a_page(content: bytes) -> bytes:
+    return content[:4096] + b"\xa5" * (len(content) - 4096)
+
+
+def damage_a_name(content: bytes) -> bytes:
+    return content.replace(b"CREATE TABLE runs", b"CREATE TABLE \x96uns")
+
+
+def damage_a_text(content: bytes) -> bytes:
+    return content.replace(b"/nowhere", b"/\xff\xfewhere")
+
+
+@pytest.mark.parametrize("damage", [damage_a_page, damage_a_name, damage_a_text])
+def test_a_damaged_file_is_named_with_the_way_out_and_left_as_it_is(
+    tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "s.sqlite3"
+    with closing(SQLiteStorage(path=path)) as whole:
+        filled(whole)
+    bad = damage(path.read_bytes())
+    assert bad != path.read_bytes()
+    path.write_bytes(bad)
+    for act in (SQLiteStorage.runs, lambda store: store.set_control("r", RunControlState.PAUSED, reason="manual")):
+        with (
+            closing(SQLiteStorage(path=path)) as store,
+            pytest.raises(StoreError, match=r"s\.sqlite3 is damaged; nothing was changed.*restore a backup") as caught,
+        ):
+            act(store)
+        assert "SQL:" not in str(caught.value)
+        assert "where" not in str(caught.value)
+    assert path.read_bytes() == bad
+
+
+def test_a_folder_in_the_place_of_the_file_is_named(tmp_path: Path) -> None:
+    store = SQLiteStorage(path=tmp_path)
+    for act in (store.runs, lambda: store.acquire("run:r", "me", 60)):
+        with pytest.raises(StoreError, match=f"{tmp_path} is a folder: name a file"):
+            act()
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
