@@ -22,6 +22,7 @@ from pydantic_core import from_json, to_json
 
 from batchor_engine.artifacts import keys
 from batchor_engine.artifacts.atomic import make_directory, sync_directory, whole_file
+from batchor_engine.artifacts.destination import destination_file
 from batchor_engine.artifacts.local import LocalArtifactStore
 from batchor_engine.artifacts.urls import artifact_place, is_object_url
 from batchor_engine.core.parsing import strip_fence
@@ -103,17 +104,17 @@ def export_terminal(
     """Write results after a cursor as JSONL; without `append` the old file is replaced when the new one is whole.
 
     A last line that a killed append left torn is dropped first: its cursor was never handed out. ValueError where the
-    file ends in something else.
+    file ends in something else. A link is followed; FileExistsError for what is no regular file.
     """
     target = _absolute(destination)
-    _refuse_folder(target)
+    place = destination_file(target)
     policies = policies_of(run)
     structured = policies.structured
     pairs = iter_terminal(host, run, policies.plain_form, after_sequence=after_sequence, limit=limit)
     if append:
-        count, cursor = _append(target, pairs, after_sequence, structured)
+        count, cursor = _append(place, pairs, after_sequence, structured)
     else:
-        with whole_file(target, root=target.parent) as aside, aside.open("wb") as stream:
+        with whole_file(place, root=place.parent) as aside, aside.open("wb") as stream:
             count, cursor = _write(stream, pairs, after_sequence, structured)
     return TerminalResultsExportResult(run.run_id, str(target), count, cursor)
 
@@ -190,11 +191,6 @@ def _absolute(path: str | Path) -> Path:
     return Path(os.path.abspath(Path(path).expanduser()))
 
 
-def _refuse_folder(target: Path) -> None:
-    if target.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "results go into a file, and this is a folder: name a file", str(target))
-
-
 # --- tables
 
 
@@ -210,16 +206,16 @@ def write_parquet(
 ) -> Path:
     """Write results as typed Parquet: one file, or with `rows_per_file` a folder of files; returns the absolute path.
 
-    An older file or dataset at `path` is replaced once the new one is whole. FileExistsError for a folder that holds
-    anything else.
+    An older file or dataset at `path` is replaced once the new one is whole, and a link to it stays. FileExistsError
+    for a folder that holds anything else, and for what is no regular file.
     """
     target = _absolute(path)
     results = iter_results(host, run, form, raw=False, group=group)
     if rows_per_file is not None:
         _write_dataset(target, results, form, rows_per_file)
         return target
-    _refuse_folder(target)
-    with whole_file(target, root=target.parent) as aside:
+    place = destination_file(target)
+    with whole_file(place, root=place.parent) as aside:
         parquet.write_file(aside, results, form)
     return target
 

@@ -157,6 +157,12 @@ def test_a_started_run_has_a_generated_id_and_can_be_listed_by_label(shell: Shel
     assert len(shell("list", "--db-path", "runs.sqlite3", "--limit", 1).lines) == 1
 
 
+def test_a_dash_for_the_results_is_standard_output(shell: Shell) -> None:
+    shell.finish()
+    assert shell.on("results", "r", "--output", "-").lines == shell.on("results", "r").lines
+    assert not (shell.folder / "-").exists()
+
+
 def test_limits_and_retries_of_the_options_are_in_force(shell: Shell) -> None:
     shell.start("--max-requests", 2, "--max-attempts", 1, "--batch-metadata", "owner=kitchen")
     assert shell.on("status", "r").json["active_batches"] == 2
