@@ -45,8 +45,10 @@ from batchor_engine.runtime.manifest import (
     MANIFEST,
     RESULTS,
     FileDigest,
+    RunFiles,
     at_rest,
     copy,
+    exported_raw_keys,
     files_of,
     write_manifest,
 )
@@ -271,12 +273,14 @@ def export_artifacts(host: Host, run: RunRecord, destination_dir: str | Path) ->
     The destination is a folder or an object-store URL.
     Sidecars and result segments are copied too, so that an export suffices to rebuild results, usage and attempts
     without the store. ArtifactMissingError (a FileNotFoundError) where a recorded file is gone; an export that fails
-    leaves no manifest, or the older one while all that it names is still true.
+    leaves no manifest, or the older one while all that it names is still true. ValueError where the folder holds an
+    export with raw files that were pruned here: a new one would forget them.
     """
     with at_rest(host, run) as (current, lease):
         artifacts, files = host.artifacts(current), files_of(host.store, current)
         target = _export_place(host, artifacts, current, destination_dir)
         _require(artifacts, files.all)
+        _keep_last_copies(target, current, files)
         # What a killed export left: this run is held, so nobody else is writing there.
         target.sweep_unfinished("", older_than_sec=0.0)
         digests = {key: _copied(host, artifacts, key, target) for key in files.all}
@@ -315,6 +319,15 @@ def _require(artifacts: ArtifactStore, wanted: Iterable[str]) -> None:
     for key in wanted:
         if not artifacts.exists(key):
             raise ArtifactMissingError(key, artifacts.location)
+
+
+def _keep_last_copies(target: ArtifactStore, run: RunRecord, files: RunFiles) -> None:
+    # Their lines in the results, too, would lose the raw response.
+    if exported_raw_keys(target, run.run_id).difference(files.raw):
+        raise ValueError(
+            f"{target.location} holds raw answers of run {run.run_id!r} that were pruned from the run itself, perhaps "
+            "their only copy, and a new export there would forget them: export to another folder."
+        )
 
 
 def _copied(host: Host, artifacts: ArtifactStore, key: str, target: ArtifactStore) -> FileDigest:
