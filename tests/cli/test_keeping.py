@@ -28,7 +28,8 @@ def test_raw_answers_go_only_after_an_export_and_results_stay(
     before = [line["output_json"] for line in shell.on("results", "r").lines]
     refused = shell.on("prune-artifacts", "r", "--include-raw-output-artifacts")
     assert (refused.code, refused.out) == (1, b"")
-    assert refused.complaint
+    assert "`batchor export-artifacts`" in refused.complaint
+    assert "--include-raw-output-artifacts" in refused.complaint
     shell.on("export-artifacts", "r", "--destination-dir", "kept")
     pruned = shell.on("prune-artifacts", "r", "--include-raw-output-artifacts").json
     assert set(pruned) == {
