@@ -83,6 +83,24 @@ def test_typed_rows_go_to_parquet(shell: Shell) -> None:
     assert (shell.folder / "rows.parquet").read_bytes()[:4] == b"PAR1"
 
 
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.JSON", "rows.txt", "-"])
+def test_a_name_that_promises_another_format_is_wrong_usage(shell: Shell, name: str) -> None:
+    shell.finish()
+    before = set(shell.folder.iterdir())
+    refused = shell.on("export-results", "r", "--output", name)
+    assert (refused.code, refused.out) == (2, b"")
+    assert f"{name} " in refused.complaint
+    assert "`batchor results`" in refused.complaint
+    assert set(shell.folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["rows", "rows.pq", "2026.11"])
+def test_a_name_that_promises_nothing_else_gets_parquet(shell: Shell, name: str) -> None:
+    shell.finish()
+    assert shell.on("export-results", "r", "--output", name).code == 0
+    assert (shell.folder / name).read_bytes()[:4] == b"PAR1"
+
+
 def test_a_plan_says_what_start_would_send_and_stores_nothing(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
     given = ("--input", "rows.csv", "--id-field", "slug", "--prompt-field", "body", "--model", "gpt-5-mini")
