@@ -17,7 +17,7 @@ from batchor_engine.artifacts.atomic import whole_file
 from batchor_engine.artifacts.destination import destination_file
 from batchor_engine.cli.options import ArtifactsUrl, DbPath, RunId, StoreUrl, pairs
 from batchor_engine.cli.place import Place
-from batchor_engine.cli.streams import emit, emit_summary
+from batchor_engine.cli.streams import emit, emit_summary, note
 from batchor_engine.core.summary import summary_payload
 from batchor_engine.errors import RunNotFinishedError
 from batchor_engine.models import JSONObject
@@ -47,6 +47,8 @@ def list_runs(
 ) -> None:
     """Print a line for each run, newest first."""
     labels = pairs(label or [], "--label")
+    if db_path is not None and not db_path.expanduser().exists():
+        note(f"There is no store {db_path.expanduser().absolute()}: check --db-path; `batchor start` would create it.")
     with Place(db_path, store_url, artifacts_url).runner() as runner:
         for info in runner.find_runs(labels or None, limit=limit):
             extra: JSONObject = {"created_at": info.created_at.isoformat(), "labels": dict(info.labels)}
