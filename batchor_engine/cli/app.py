@@ -63,6 +63,7 @@ def batchor(
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     debug = _DEBUG in arguments
+    _replace_closed_streams()
     logging.basicConfig(format="batchor: %(message)s", level=logging.DEBUG if debug else logging.WARNING)
     try:
         return _call([one for one in arguments if one != _DEBUG])
@@ -110,6 +111,14 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return text if isinstance(error, OSError) and text else f"{type(error).__name__}: {text or 'no message'}"
+
+
+def _replace_closed_streams() -> None:
+    """Whoever closed our output wants none of it; Python has None in the place of such a stream."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            # Also takes the free number, which a file of the store would get otherwise.
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - as long as the process
 
 
 def _leave_closed_pipe() -> None:

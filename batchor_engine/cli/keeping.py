@@ -18,6 +18,8 @@ from batchor_engine.cli.streams import emit, note
 from batchor_engine.core.text import counted
 from batchor_engine.runtime.doctor import DoctorReport
 
+_OTHER_FORMATS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".xls", ".xlsx", ".arrow", ".feather", ".gz")
+
 
 def export_artifacts(
     run_id: RunId,
@@ -62,11 +64,21 @@ def export_results(
 
     A structured run needs its model's class to be importable. JSONL comes from `results`.
     """
+    _require_parquet_name(output)
     make_importable()
     with Place(db_path, store_url, artifacts_url).runner() as runner:
         run = runner.get_run(run_id)
         path = run.write_parquet(output, rows_per_file=rows_per_file)
         emit({"run_id": run_id, "status": run.summary().status.value, "output_path": str(path)})
+
+
+def _require_parquet_name(output: Path) -> None:
+    """A name that promises another format would be believed by whoever opens the file."""
+    if str(output) == "-" or output.suffix.lower() in _OTHER_FORMATS:
+        raise typer.BadParameter(
+            f"{output} gets Parquet here: name a .parquet file; JSON lines come from `batchor results`",
+            param_hint="'--output'",
+        )
 
 
 def delete(

@@ -14,9 +14,10 @@ import typer
 from pydantic_core import to_json
 
 from batchor_engine.artifacts.atomic import whole_file
+from batchor_engine.artifacts.destination import destination_file
 from batchor_engine.cli.options import ArtifactsUrl, DbPath, RunId, StoreUrl, pairs
-from batchor_engine.cli.place import CommandError, Place
-from batchor_engine.cli.streams import emit, emit_summary
+from batchor_engine.cli.place import Place
+from batchor_engine.cli.streams import emit, emit_summary, note
 from batchor_engine.core.summary import summary_payload
 from batchor_engine.errors import RunNotFinishedError
 from batchor_engine.models import JSONObject
@@ -46,6 +47,8 @@ def list_runs(
 ) -> None:
     """Print a line for each run, newest first."""
     labels = pairs(label or [], "--label")
+    if db_path is not None and not db_path.expanduser().exists():
+        note(f"There is no store {db_path.expanduser().absolute()}: check --db-path; `batchor start` would create it.")
     with Place(db_path, store_url, artifacts_url).runner() as runner:
         for info in runner.find_runs(labels or None, limit=limit):
             extra: JSONObject = {"created_at": info.created_at.isoformat(), "labels": dict(info.labels)}
@@ -55,7 +58,7 @@ def list_runs(
 def results(
     run_id: RunId,
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write them to this file, whole or not at all.")
+        Path | None, typer.Option(metavar="FILE", help="Write them to this file, whole or not at all; - is stdout.")
     ] = None,
     db_path: DbPath = None,
     store_url: StoreUrl = None,
@@ -68,7 +71,7 @@ def results(
     with Place(db_path, store_url, artifacts_url).runner() as runner:
         summary = runner.get_run(run_id).summary()
         lines = _result_lines(runner, run_id)
-        if output is None:
+        if output is None or str(output) == "-":
             for line in lines:
                 emit(line)
             return
@@ -89,11 +92,10 @@ def _result_lines(runner: BatchRunner, run_id: str) -> Iterator[JSONObject]:
 
 def _write_whole(target: Path, lines: Iterator[JSONObject]) -> int:
     """Write lines to a file; whatever happens, the target is the old or the new one. How many."""
-    if target.is_dir():
-        raise CommandError(f"{target}: results go into a file, and this is a folder: name a file")
+    place = destination_file(target, otherwise="leave out --output for standard output")
     count = 0
     # Answers are their owner's alone, here as in the store.
-    with whole_file(target, root=target.parent) as aside, aside.open("wb") as stream:
+    with whole_file(place, root=place.parent) as aside, aside.open("wb") as stream:
         for count, line in enumerate(lines, 1):  # noqa: B007 - the last number is the count
             stream.write(to_json(line) + b"\n")
     return count

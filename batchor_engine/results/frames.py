@@ -25,6 +25,7 @@ from batchor_engine.results.shapes import (
     Shape,
     StructOf,
     encoder,
+    json_text,
     model_fields,
     model_shape,
 )
@@ -45,6 +46,13 @@ _WHOLE = ("output", True, "The answer as a whole.")
 _METADATA = ("metadata", JsonText(), False, "What the source and the engine noted about the row.")
 _RESERVED = frozenset({*(name for name, *_ in _OURS), "metadata"})
 _PREFIX = "output_"
+_NO_FIT = (OverflowError, ValueError, TypeError)
+_SHOWN_CHARS = 80
+_WAY_OUT = (
+    "Every answer of the run is still to be had: as objects by iter_results(), as JSON lines by "
+    "export_terminal_results() or `batchor results`. For a table, declare the field with a type that holds it, for "
+    "instance str or Decimal for very large numbers."
+)
 
 
 @dataclass(frozen=True)
@@ -187,15 +195,32 @@ class _Builder:
         values = _own_values(column.name, results) if column.field is None else _field_values(column.field, outputs)
         if column.field is None and column.name == _EMBEDDING[0]:
             return _vectors(values)
-        encode = self._encoders[column.name]
         try:
-            built = values if encode is None else [encode(value) for value in values]
-            return array_of(self._schema.field(column.name).type, built)
-        except (OverflowError, ValueError, TypeError) as error:
+            return self._cells(column, values)
+        except _NO_FIT as error:
             raise ValueError(
-                f"column {column.name!r} of type {column.shape} cannot hold an answer: {error}. Declare the field with "
-                "a type that can, for instance str or Decimal for very large numbers."
+                f"column {column.name!r} of type {column.shape} cannot hold {self._misfit(column, results, values)}: "
+                f"{error}. {_WAY_OUT}"
             ) from error
+
+    def _cells(self, column: _Column, values: Sequence[Any]) -> Any:
+        encode = self._encoders[column.name]
+        built = values if encode is None else [encode(value) for value in values]
+        return array_of(self._schema.field(column.name).type, built)
+
+    def _misfit(self, column: _Column, results: Sequence[BatchResultItem], values: Sequence[Any]) -> str:
+        """The first cell that does not fit, in words."""
+        for result, value in zip(results, values, strict=True):
+            try:
+                self._cells(column, [value])
+            except _NO_FIT:
+                return f"the answer of item {result.item_id!r}, {_shortened(json_text(value))}"
+        # Each fits alone, as texts of more than 2 GiB in all do.
+        return "these answers together"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
 
 
 def _dumped(result: BatchResultItem) -> Any:

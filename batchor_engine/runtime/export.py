@@ -22,6 +22,7 @@ from pydantic_core import from_json, to_json
 
 from batchor_engine.artifacts import keys
 from batchor_engine.artifacts.atomic import make_directory, sync_directory, whole_file
+from batchor_engine.artifacts.destination import destination_file
 from batchor_engine.artifacts.local import LocalArtifactStore
 from batchor_engine.artifacts.urls import artifact_place, is_object_url
 from batchor_engine.core.parsing import strip_fence
@@ -44,8 +45,10 @@ from batchor_engine.runtime.manifest import (
     MANIFEST,
     RESULTS,
     FileDigest,
+    RunFiles,
     at_rest,
     copy,
+    exported_raw_keys,
     files_of,
     write_manifest,
 )
@@ -103,17 +106,17 @@ def export_terminal(
     """Write results after a cursor as JSONL; without `append` the old file is replaced when the new one is whole.
 
     A last line that a killed append left torn is dropped first: its cursor was never handed out. ValueError where the
-    file ends in something else.
+    file ends in something else. A link is followed; FileExistsError for what is no regular file.
     """
     target = _absolute(destination)
-    _refuse_folder(target)
+    place = destination_file(target)
     policies = policies_of(run)
     structured = policies.structured
     pairs = iter_terminal(host, run, policies.plain_form, after_sequence=after_sequence, limit=limit)
     if append:
-        count, cursor = _append(target, pairs, after_sequence, structured)
+        count, cursor = _append(place, pairs, after_sequence, structured)
     else:
-        with whole_file(target, root=target.parent) as aside, aside.open("wb") as stream:
+        with whole_file(place, root=place.parent) as aside, aside.open("wb") as stream:
             count, cursor = _write(stream, pairs, after_sequence, structured)
     return TerminalResultsExportResult(run.run_id, str(target), count, cursor)
 
@@ -190,11 +193,6 @@ def _absolute(path: str | Path) -> Path:
     return Path(os.path.abspath(Path(path).expanduser()))
 
 
-def _refuse_folder(target: Path) -> None:
-    if target.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "results go into a file, and this is a folder: name a file", str(target))
-
-
 # --- tables
 
 
@@ -210,16 +208,16 @@ def write_parquet(
 ) -> Path:
     """Write results as typed Parquet: one file, or with `rows_per_file` a folder of files; returns the absolute path.
 
-    An older file or dataset at `path` is replaced once the new one is whole. FileExistsError for a folder that holds
-    anything else.
+    An older file or dataset at `path` is replaced once the new one is whole, and a link to it stays. FileExistsError
+    for a folder that holds anything else, and for what is no regular file.
     """
     target = _absolute(path)
     results = iter_results(host, run, form, raw=False, group=group)
     if rows_per_file is not None:
         _write_dataset(target, results, form, rows_per_file)
         return target
-    _refuse_folder(target)
-    with whole_file(target, root=target.parent) as aside:
+    place = destination_file(target)
+    with whole_file(place, root=place.parent) as aside:
         parquet.write_file(aside, results, form)
     return target
 
@@ -275,12 +273,14 @@ def export_artifacts(host: Host, run: RunRecord, destination_dir: str | Path) ->
     The destination is a folder or an object-store URL.
     Sidecars and result segments are copied too, so that an export suffices to rebuild results, usage and attempts
     without the store. ArtifactMissingError (a FileNotFoundError) where a recorded file is gone; an export that fails
-    leaves no manifest, or the older one while all that it names is still true.
+    leaves no manifest, or the older one while all that it names is still true. ValueError where the folder holds an
+    export with raw files that were pruned here: a new one would forget them.
     """
     with at_rest(host, run) as (current, lease):
         artifacts, files = host.artifacts(current), files_of(host.store, current)
         target = _export_place(host, artifacts, current, destination_dir)
         _require(artifacts, files.all)
+        _keep_last_copies(target, current, files)
         # What a killed export left: this run is held, so nobody else is writing there.
         target.sweep_unfinished("", older_than_sec=0.0)
         digests = {key: _copied(host, artifacts, key, target) for key in files.all}
@@ -319,6 +319,15 @@ def _require(artifacts: ArtifactStore, wanted: Iterable[str]) -> None:
     for key in wanted:
         if not artifacts.exists(key):
             raise ArtifactMissingError(key, artifacts.location)
+
+
+def _keep_last_copies(target: ArtifactStore, run: RunRecord, files: RunFiles) -> None:
+    # Their lines in the results, too, would lose the raw response.
+    if exported_raw_keys(target, run.run_id).difference(files.raw):
+        raise ValueError(
+            f"{target.location} holds raw answers of run {run.run_id!r} that were pruned from the run itself, perhaps "
+            "their only copy, and a new export there would forget them: export to another folder."
+        )
 
 
 def _copied(host: Host, artifacts: ArtifactStore, key: str, target: ArtifactStore) -> FileDigest:

@@ -163,3 +163,16 @@ def read_manifest(export: ArtifactStore, run_id: str) -> dict[str, FileDigest]:
     if found is None or manifest.get("run_id") != run_id:
         raise ValueError(f"{export.location} holds no whole export of run {run_id!r} any more: export the run again.")
     return found
+
+
+def exported_raw_keys(export: ArtifactStore, run_id: str) -> set[str]:
+    """The raw files that the manifest of an export of this run names; none without a readable manifest.
+
+    Another failure to read it is raised: it must not pass for a folder without an export.
+    """
+    try:
+        manifest: Any = from_json(export.read_text(MANIFEST))
+        keys = [*manifest["output_artifact_paths"], *manifest["error_artifact_paths"]]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return set()
+    return {str(key) for key in keys} if manifest.get("run_id") == run_id else set()

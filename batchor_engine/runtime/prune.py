@@ -48,8 +48,9 @@ def _check(host: Host, artifacts: ArtifactStore, run: RunRecord, files: RunFiles
 def _check_exported(host: Host, artifacts: ArtifactStore, run: RunRecord, raw: list[str]) -> None:
     if run.export_root is None:
         raise ValueError(
-            f"Run {run.run_id!r} was never exported, so its raw files have no copy: call export_artifacts() first, or "
-            "prune without include_raw_output_artifacts."
+            f"Run {run.run_id!r} was never exported, so its raw files have no copy: export it first "
+            "(export_artifacts(), `batchor export-artifacts`), or prune without include_raw_output_artifacts "
+            "(--include-raw-output-artifacts)."
         )
     copies = host.artifacts_at(run.export_root)
     saved = read_manifest(copies, run.run_id)

@@ -19,6 +19,7 @@ _OTHER_MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_GZIP_MARK = b"\x1f\x8b"
 
 
 class FileContent:
@@ -73,9 +74,11 @@ def text_encoding(name: str) -> str:
 
 
 def check_is_utf8(path: Path) -> None:
-    """ValueError naming the encoding of a file that begins as UTF-16 or UTF-32 does; spreadsheets save such files."""
+    """ValueError naming what a file is that begins as UTF-16, UTF-32 or gzip does; spreadsheets save the former."""
     with path.open("rb") as stream:
         head = stream.read(4)
+    if head.startswith(_GZIP_MARK):
+        raise ValueError(f"{path} is gzip-compressed: decompress it first, for instance with gunzip.")
     if found := next((name for mark, name in _OTHER_MARKS.items() if head.startswith(mark)), None):
         raise ValueError(f"{path} is {found}, not utf-8: {name_encoding(found)}")
     # Without a mark: every other byte of plain text is zero, and no text in UTF-8 begins so.

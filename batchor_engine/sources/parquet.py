@@ -5,6 +5,7 @@ Law: a checkpoint is (row group, row in it); reading costs what is read, and nev
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -91,6 +92,13 @@ def _check_columns(file: _ParquetFile, columns: Sequence[str] | None, path: Path
     if missing:
         file.close()
         raise ValueError(f"{path} has no column {name_list(missing)}: its columns are {name_list(names)}.")
+    # Rows are dicts, which keep the last of them without a word.
+    read = names if columns is None else {name.split(".")[0] for name in columns}
+    count = Counter(names)
+    twice = sorted({name for name in read if count[name] > 1})
+    if twice:
+        file.close()
+        raise ValueError(f"{path} has more than one column named {name_list(twice)}: rename all but one.")
 
 
 def _group_sizes(file: _ParquetFile) -> list[int]:

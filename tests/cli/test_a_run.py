@@ -157,6 +157,21 @@ def test_a_started_run_has_a_generated_id_and_can_be_listed_by_label(shell: Shel
     assert len(shell("list", "--db-path", "runs.sqlite3", "--limit", 1).lines) == 1
 
 
+def test_a_dash_for_the_results_is_standard_output(shell: Shell) -> None:
+    shell.finish()
+    assert shell.on("results", "r", "--output", "-").lines == shell.on("results", "r").lines
+    assert not (shell.folder / "-").exists()
+
+
+def test_a_list_of_a_store_that_is_not_there_says_so_and_makes_none(shell: Shell) -> None:
+    said = shell("list", "--db-path", "typo.sqlite3")
+    assert (said.code, said.out) == (0, b"")
+    assert f"There is no store {shell.folder / 'typo.sqlite3'}: check --db-path" in said.err
+    assert not (shell.folder / "typo.sqlite3").exists()
+    shell.start()
+    assert shell("list", "--db-path", "runs.sqlite3").err == ""
+
+
 def test_limits_and_retries_of_the_options_are_in_force(shell: Shell) -> None:
     shell.start("--max-requests", 2, "--max-attempts", 1, "--batch-metadata", "owner=kitchen")
     assert shell.on("status", "r").json["active_batches"] == 2

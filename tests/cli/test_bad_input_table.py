@@ -6,6 +6,7 @@ was made, or it is healthy, and the mended command ends with every row answered.
 
 from __future__ import annotations
 
+import gzip
 import importlib
 import json
 import os
@@ -140,6 +141,8 @@ TABLE = [
     Bad("UTF-16 with its mark", ("rows.csv is utf-16, not utf-8", "--encoding utf-16"), utf("utf-16")),
     Bad("UTF-16 without a mark", ("rows.csv looks like utf-16-be", "--encoding utf-16-be"), utf("utf-16-be")),
     Bad("UTF-32", ("rows.csv is utf-32, not utf-8",), utf("utf-32")),
+    Bad("gzip", ("rows.csv is gzip-compressed: decompress it",), gzip.compress(ROWS.encode())),
+    Bad("gzip JSONL", ("is gzip-compressed: decompress it",), gzip.compress(GOOD_LINE.encode()), "rows.jsonl"),
     Bad("UTF-16 JSONL", ("is utf-16, not utf-8", "--encoding utf-16"), GOOD_LINE.encode("utf-16"), "rows.jsonl"),
     Bad("Latin-1", ("rows.csv is not utf-8", "--encoding"), b"slug,body\na,caf\xe9\n"),
     Bad("an encoding nobody knows", ("no text encoding 'klingon'",), words=("--encoding", "klingon")),

@@ -214,6 +214,17 @@ def test_a_folder_in_the_place_of_the_results_is_named(shell: Shell) -> None:
     assert shell.on("results", "r", "--output", "new/folder/x.jsonl").json["result_count"] == 3
 
 
+def test_a_pipe_in_the_place_of_the_results_stays_and_the_way_out_is_named(shell: Shell) -> None:
+    shell.finish()
+    os.mkfifo(shell.folder / "pipe")
+    for command in ("results", "export-results"):
+        said = shell.on(command, "r", "--output", "pipe")
+        assert (said.code, said.out) == (1, b"")
+        assert f"{shell.folder / 'pipe'}: this is not a regular file but a named pipe" in said.complaint
+        assert ("leave out --output for standard output" in said.complaint) == (command == "results")
+    assert (shell.folder / "pipe").is_fifo()
+
+
 def unprivileged() -> None:
     """Take away root's right to write where permissions say no; a child process calls it before it runs."""
     import ctypes

@@ -28,7 +28,8 @@ def test_raw_answers_go_only_after_an_export_and_results_stay(
     before = [line["output_json"] for line in shell.on("results", "r").lines]
     refused = shell.on("prune-artifacts", "r", "--include-raw-output-artifacts")
     assert (refused.code, refused.out) == (1, b"")
-    assert refused.complaint
+    assert "`batchor export-artifacts`" in refused.complaint
+    assert "--include-raw-output-artifacts" in refused.complaint
     shell.on("export-artifacts", "r", "--destination-dir", "kept")
     pruned = shell.on("prune-artifacts", "r", "--include-raw-output-artifacts").json
     assert set(pruned) == {
@@ -80,6 +81,24 @@ def test_typed_rows_go_to_parquet(shell: Shell) -> None:
     told = shell.on("export-results", "r", "--output", "rows.parquet").json
     assert told["output_path"] == str(shell.folder / "rows.parquet")
     assert (shell.folder / "rows.parquet").read_bytes()[:4] == b"PAR1"
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.JSON", "rows.txt", "-"])
+def test_a_name_that_promises_another_format_is_wrong_usage(shell: Shell, name: str) -> None:
+    shell.finish()
+    before = set(shell.folder.iterdir())
+    refused = shell.on("export-results", "r", "--output", name)
+    assert (refused.code, refused.out) == (2, b"")
+    assert f"{name} " in refused.complaint
+    assert "`batchor results`" in refused.complaint
+    assert set(shell.folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["rows", "rows.pq", "2026.11"])
+def test_a_name_that_promises_nothing_else_gets_parquet(shell: Shell, name: str) -> None:
+    shell.finish()
+    assert shell.on("export-results", "r", "--output", name).code == 0
+    assert (shell.folder / name).read_bytes()[:4] == b"PAR1"
 
 
 def test_a_plan_says_what_start_would_send_and_stores_nothing(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,6 +96,18 @@ def test_a_closed_pipe_is_no_failure(shell: Shell) -> None:
         assert reading.wait(timeout=20) == 0
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_an_output_that_was_closed_before_gets_nothing(shell: Shell, closed: str) -> None:
+    shell.finish()
+    for words, code in (("status", *STORE), 0), (("status", *STORE[:1], "nobody", *STORE[2:]), 1):
+        line = ["sh", "-c", f'exec "$@" {closed}', "sh", *COMMAND, *words]
+        done = subprocess.run(line, cwd=shell.folder, capture_output=True, timeout=20)
+        assert done.returncode == code
+        assert b"Error" not in done.stderr
+        assert bool(done.stdout) == (closed == "2>&-" and code == 0)
+    assert shell("doctor", "--offline", "--db-path", "runs.sqlite3").json["healthy"] is True
+
+
 def test_a_full_disk_behind_stdout_is_one_line(shell: Shell) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")

@@ -265,6 +265,18 @@ def test_a_number_beyond_64_bits_names_its_column() -> None:
         to_arrow([done(model(n=2**70))], model)
 
 
+@pytest.mark.parametrize("value", [2**70, [1, 2**70], {"deep": 2**70, "pad": "x" * 500}])
+def test_an_answer_that_fits_in_no_cell_is_named_with_its_row_and_the_ways_to_have_it(value: Any) -> None:
+    kind: Any = {int: int, list: list[int], dict: create_model("In", deep=(int, ...), pad=(str, ...))}[type(value)]
+    model = create_model("Big", n=(kind, ...))
+    small: Any = {int: 1, list: [], dict: {"deep": 1, "pad": ""}}[type(value)]
+    results = [done(model(n=value if at in (3, 5) else small), str(at)) for at in range(8)]
+    with pytest.raises(ValueError, match=r"the answer of item '3', .*118059") as caught:
+        to_arrow([FAILED, *results], model)
+    assert len(str(caught.value)) < 600
+    assert all(way in str(caught.value) for way in ("iter_results()", "export_terminal_results()", "`batchor results`"))
+
+
 def test_pandas_keeps_integers_and_booleans_with_nulls() -> None:
     frame = to_pandas(to_arrow([done(VALUE), FAILED], Everything))
     kinds = {name: str(frame.dtypes[name]) for name in ("attempt_count", "whole", "yes", "real", "at")}

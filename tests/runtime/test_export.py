@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -476,6 +477,71 @@ def test_a_folder_is_no_place_for_lines(world: World, tmp_path: Path, append_to:
     (tmp_path / "lines").mkdir()
     with pytest.raises(IsADirectoryError, match="name a file"):
         append(runner, tmp_path / "lines", append=append_to)
+
+
+# --- links, and what is no file
+
+
+def writers(runner: BatchRunner) -> dict[str, Callable[[Path], object]]:
+    """Every way that writes one file which the user named."""
+    run = record(runner, "r")
+    return {
+        "lines": lambda path: append(runner, path, append=False),
+        "more lines": lambda path: append(runner, path),
+        "table": lambda path: write_parquet(runner.host, run, None, path),
+    }
+
+
+@pytest.mark.parametrize("way", ["lines", "more lines", "table"])
+@pytest.mark.parametrize("old", [b"", None])
+def test_a_link_stays_and_its_target_is_written(world: World, tmp_path: Path, way: str, old: bytes | None) -> None:
+    write = writers(finished(world))[way]
+    real, link = tmp_path / "far" / "away" / "real", tmp_path / "link"
+    link.symlink_to("far/away/real")
+    if old is not None:
+        real.parent.mkdir(parents=True)
+        real.write_bytes(old)
+    write(link)
+    assert link.readlink() == Path("far/away/real")
+    assert real.stat().st_size > 0
+
+
+@pytest.mark.parametrize("way", ["lines", "more lines", "table"])
+def test_a_failed_write_through_a_link_leaves_link_and_target(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    write = writers(finished(world))[way]
+    link = tmp_path / "link"
+    link.symlink_to("real")
+    break_after(monkeypatch, world, 2)
+    with pytest.raises(OSError, match="disk is gone"):
+        write(link)
+    assert link.is_symlink()
+    assert not link.exists()
+
+
+@pytest.mark.parametrize("way", ["lines", "more lines", "table"])
+@pytest.mark.parametrize("through_a_link", [False, True])
+def test_what_is_no_regular_file_is_not_replaced(world: World, tmp_path: Path, way: str, through_a_link: bool) -> None:
+    write = writers(finished(world))[way]
+    pipe, named = tmp_path / "pipe", tmp_path / "named"
+    os.mkfifo(pipe)
+    named.symlink_to(pipe)
+    target = named if through_a_link else pipe
+    with pytest.raises(FileExistsError, match=r"not a regular file but a named pipe.*name a file") as caught:
+        write(target)
+    assert caught.value.filename == str(target)
+    assert pipe.is_fifo()
+    assert not [path for path in tmp_path.iterdir() if path.name.endswith(".unfinished")]
+
+
+def test_a_file_that_was_deleted_is_not_written_by_another_name(world: World, tmp_path: Path) -> None:
+    write = writers(finished(world))["lines"]
+    with (tmp_path / "gone").open("w") as stream:
+        (tmp_path / "gone").unlink()
+        with pytest.raises(FileExistsError, match="no name any more"):
+            write(Path(f"/proc/self/fd/{stream.fileno()}"))
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("gone")]
 
 
 def test_a_bad_cursor_touches_no_file(world: World, tmp_path: Path) -> None:

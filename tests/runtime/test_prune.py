@@ -122,6 +122,31 @@ def test_a_pruned_run_is_still_exported(world: World, tmp_path: Path) -> None:
     assert len(lines_of(result.results_path)) == 4
 
 
+def test_the_export_that_holds_the_only_raw_answers_is_not_replaced(world: World, tmp_path: Path) -> None:
+    world.fault("line_error", custom_ids=("row-1:*",), status=400, times=1)
+    runner = finished(world)
+    export(runner, "r", tmp_path / "out")
+    prune(runner, raw=True)
+    runs_own = everything(runner)
+    kept = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"holds raw answers of run 'r' .*export to another folder"):
+            export(runner, "r", tmp_path / "out")
+        assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == kept
+    assert everything(runner) == runs_own
+    for _ in range(2):
+        assert len(lines_of(export(runner, "r", tmp_path / "other").results_path)) == 4
+
+
+def test_an_export_is_repeated_after_a_prune_that_kept_the_raw_answers(world: World, tmp_path: Path) -> None:
+    runner = finished(world)
+    first = export(runner, "r", tmp_path / "out")
+    prune(runner)
+    again = export(runner, "r", tmp_path / "out")
+    assert manifest_of(again)["output_artifact_paths"] == manifest_of(first)["output_artifact_paths"]
+    assert all(line["raw_response"] for line in lines_of(again.results_path))
+
+
 def test_files_that_are_already_gone_are_reported(world: World) -> None:
     runner = finished(world)
     lost = keys(runner, "requests_*.jsonl")[0]

@@ -87,6 +87,15 @@ def test_columns_restrict_what_is_read(tmp_path: Path) -> None:
         source_of(path, columns="id")
 
 
+def test_two_columns_of_one_name_are_refused_where_they_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    pq.write_table(pa.Table.from_arrays([pa.array(["x"])] * 3, names=["id", "text", "text"]), path)
+    for columns in (None, ["id", "text"]):
+        with pytest.raises(ValueError, match="has more than one column named 'text': rename all but one"):
+            list(source_of(path, columns=columns))
+    assert [item.payload for item in source_of(path, columns=["id"])] == [{"id": "x"}]
+
+
 def test_what_is_no_parquet_file_is_told_plainly(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("id,b\n" * 100)
     (tmp_path / "empty").write_text("")
