@@ -94,13 +94,16 @@ class _Begun:
 
 
 def _begin(host: Host, run: RunRecord, due: Iterator[BatchRecord]) -> _Begun | None:
-    """The next batch that nobody else has collected or is collecting."""
+    """The next batch of this process's account that nobody else has collected or is collecting."""
     for batch in due:
+        provider, policies = host.provider_of(run), policies_of(run)
+        if batch.account != provider.account_label:
+            # Its files are not there for this client, which says nothing about them.
+            continue
         stack = ExitStack()
         with stack:
             lease = stack.enter_context(held(host.store, f"batch:{batch.pk}"))
             if lease is not None and _is_ended(host, batch):
-                provider, policies = host.provider_of(run), policies_of(run)
                 work = Collection(host, run, batch, lease, provider, policies, host.model_to_collect(run))
                 return _Begun(work, stack.pop_all())
     return None
