@@ -20,6 +20,7 @@ MAX_UNCOUNTED = 10
 BATCH_COMPLETED = "completed"
 BATCH_ENDED_EARLY = "batch_terminal_"
 BATCH_VALIDATION_FAILED = "batch_validation_failed"
+OUTPUT_LOST = "batch_output_lost"
 QUOTA = "openai_insufficient_quota"
 ENQUEUE_LIMIT = "enqueue_token_limit"
 # The provider asks us to wait; the rows themselves are as good as before.
@@ -75,6 +76,12 @@ def unanswered(batch_status: str, failure: BatchFailure | None) -> Unanswered:
         message = f"the provider ended the batch as {batch_status} before it answered this row: {failure.message}"
         return Unanswered(f"{BATCH_ENDED_EARLY}{batch_status}", message, pinned=pinned)
     return Unanswered(BATCH_VALIDATION_FAILED, failure.message, curable=False)
+
+
+def output_lost(why: str) -> Unanswered:
+    """Answers that cannot be had any more may have been paid, so their rows are never resent by themselves."""
+    message = f"the provider no longer has the files of this batch ({why}); use retry_failed() to pay again"
+    return Unanswered(OUTPUT_LOST, message, curable=False)
 
 
 def settle(outcome: Outcome, row: ItemRow, line: int, policy: RetryPolicy, now: float, rest: Unanswered) -> Verdict:

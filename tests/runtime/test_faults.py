@@ -12,12 +12,15 @@ from batchor_engine import (
     BatchItem,
     ChunkPolicy,
     ItemStatus,
+    OpenAIConnection,
     OpenAIEnqueueLimitConfig,
     OpenAIProviderConfig,
     RetryPolicy,
     RunControlState,
     RunPausedError,
 )
+from batchor_engine.errors import ProviderError, ProviderErrorKind
+from batchor_engine.sandbox import SandboxConfig
 
 from .conftest import World
 
@@ -292,12 +295,73 @@ def test_completed_without_a_file_is_asked_again_before_rows_are_resent(world: W
     assert len(run.results()) == 6
 
 
+# Looking once a second for an hour would only take long.
+SLOW = OpenAIProviderConfig(model="gpt-5-mini", poll_interval_sec=60)
+
+
+def ended(world: World, count: int = 6) -> tuple[Any, Any]:
+    """A run whose only batch has ended and is not collected, and that batch."""
+    runner = world.runner()
+    run = runner.start(world.job(count, provider_config=SLOW), run_id="ended")
+    while [batch.state for batch in runner.storage.batches()] != ["ended"]:
+        runner.poll()
+    return run, runner.storage.batches()[0]
+
+
 def test_output_that_is_gone_fails_its_rows_and_is_not_paid_again(world: World) -> None:
     world.fault("output_gone")
-    run, classes = outcome(world)
+    run, classes = outcome(world, provider_config=SLOW)
     assert classes == {"batch_output_lost": 6}
     assert [batch.state for batch in run.batches()] == ["lost"]
     assert world.stats()["paid_lines"] == 6
+
+
+def test_only_the_rows_of_the_file_that_is_gone_are_lost(world: World) -> None:
+    world.fault("line_error", lines=(2,), status=400)
+    run, batch = ended(world)
+    world.sandbox.desk.state.drop_file(batch.error_file_id)
+    results = run.wait().results()
+    classes = [result.error.error_class if result.error else "" for result in results]
+    assert classes == ["", "batch_output_lost", "", "", "", ""]
+    assert [batch.state for batch in run.batches()] == ["collected"]
+    assert world.stats()["calls"]["batches.create"] == 1
+
+
+def test_a_file_that_is_missing_for_a_while_is_waited_for(world: World) -> None:
+    run, _ = ended(world)
+    world.fault("http_error", on="files.retrieve", status=404, times=11)
+    assert {result.status for result in run.wait().results()} == {ItemStatus.COMPLETED}
+
+
+@pytest.mark.parametrize("trouble", [0, 20])
+def test_a_file_is_missed_for_an_hour_however_long_ago_its_batch_ended_and_whatever_came_before(
+    world: World, trouble: int
+) -> None:
+    run, batch = ended(world)
+    world.clock.advance(24 * 3600.0)
+    world.fault("http_error", on="files.retrieve", status=503, times=trouble)
+    while trouble and world.stats()["calls"].get("files.retrieve", 0) < trouble:
+        run.refresh()
+        world.clock.advance(10.0)
+    world.sandbox.desk.state.drop_file(batch.output_file_id)
+    start = world.clock.now()
+    assert set(run.wait().failure_counts()) == {"batch_output_lost"}
+    assert (world.clock.now() - start).total_seconds() > 3500
+
+
+@pytest.mark.parametrize("sandbox_config", [SandboxConfig(clock="polls", scoped=True)])
+def test_a_key_that_cannot_see_an_ended_batch_says_so_and_gives_nothing_up(world: World) -> None:
+    run, batch = ended(world)
+    scope = OpenAIConnection(
+        api_key="sk-test", base_url=world.sandbox.base_url, project="p2", quota_scope=batch.account
+    )
+    elsewhere = world.runner(connection=scope).get_run("ended")
+    for _ in range(15):
+        with pytest.raises(ProviderError, match="key of the project") as caught:
+            elsewhere.refresh()
+        assert caught.value.kind is ProviderErrorKind.AUTH
+        world.clock.advance(3600.0)
+    assert {result.status for result in run.wait().results()} == {ItemStatus.COMPLETED}
 
 
 def test_an_unknown_status_means_still_running(world: World) -> None:
