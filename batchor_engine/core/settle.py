@@ -18,6 +18,7 @@ from batchor_engine.states import ItemStatus
 # A row that was sent this often without ever being tried is not going to be.
 MAX_UNCOUNTED = 10
 BATCH_COMPLETED = "completed"
+BATCH_FAILED = "failed"
 BATCH_ENDED_EARLY = "batch_terminal_"
 BATCH_VALIDATION_FAILED = "batch_validation_failed"
 OUTPUT_LOST = "batch_output_lost"
@@ -80,7 +81,7 @@ def unanswered(batch_status: str, failure: BatchFailure | None) -> Unanswered:
 
 def output_lost(why: str) -> Unanswered:
     """Answers that cannot be had any more may have been paid, so their rows are never resent by themselves."""
-    message = f"the provider no longer has the files of this batch ({why}); use retry_failed() to pay again"
+    message = f"the answers of this batch cannot be had ({why}): use retry_failed() to pay again"
     return Unanswered(OUTPUT_LOST, message, curable=False)
 
 

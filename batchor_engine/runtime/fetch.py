@@ -15,7 +15,7 @@ from batchor_engine.artifacts import keys
 from batchor_engine.core.backoff import delay_sec
 from batchor_engine.core.polling import observation
 from batchor_engine.core.records import BatchRecord, Lease, RunRecord
-from batchor_engine.core.settle import BATCH_COMPLETED
+from batchor_engine.core.settle import BATCH_FAILED
 from batchor_engine.core.types import BatchRemoteRecord
 from batchor_engine.errors import ProviderError, ProviderErrorKind
 from batchor_engine.models import Form, RetryPolicy
@@ -23,7 +23,7 @@ from batchor_engine.ports.artifacts import ArtifactStore
 from batchor_engine.ports.providers import BatchProvider
 from batchor_engine.runtime.host import Host, RunPolicies
 
-# Looks before a batch that names no file counts as one without answers.
+# Looks before a batch that names no file, and counts no answer, is one without answers.
 _FILE_LOOKS = 5
 # A file counts as gone at the twelfth failure and an hour after the end, not sooner; the waits between these tries
 # double from two seconds, so that they take over an hour by themselves when nobody looked for a day.
@@ -64,25 +64,34 @@ class Fetched:
 @contextmanager
 def fetched(work: Collection) -> Generator[Fetched]:
     """The batch's files while the context is open."""
-    with _downloaded(_named_files(work)) as found:
+    named, nameless = _named_files(work)
+    with _downloaded(named, [nameless] if nameless else []) as found:
         yield found
 
 
-def _named_files(work: Collection) -> Collection:
-    """The collection with the names of its files, which a completed batch must have."""
-    batch = work.batch
-    if batch.remote_status == BATCH_COMPLETED and not (batch.output_file_id or batch.error_file_id):
-        return _look_again(work)
-    return work
+def _named_files(work: Collection) -> tuple[Collection, str | None]:
+    """The collection with the names of its files, and why one that must be there never got a name.
 
-
-def _look_again(work: Collection) -> Collection:
-    """A completed batch without any file may get its files a moment later: ask before its rows count as missing."""
+    Files may be named a moment after a batch's last word, so it is asked again before its rows count as unanswered.
+    """
+    if work.batch.remote_status == BATCH_FAILED or not _is_nameless(work.batch):
+        return work, None
     seen = observation(work.batch, _asked(work))
-    found = replace(work.batch, output_file_id=seen.output_file_id, error_file_id=seen.error_file_id)
-    if not (seen.output_file_id or seen.error_file_id) and work.batch.collect_failures < _FILE_LOOKS:
-        raise ProviderError("the batch completed, but names no file yet", kind=ProviderErrorKind.TRANSIENT)
-    return replace(work, batch=found)
+    named = replace(work.batch, output_file_id=seen.output_file_id, error_file_id=seen.error_file_id)
+    found = replace(work, batch=replace(named, remote_completed=seen.completed))
+    if not _is_nameless(found.batch):
+        return found, None
+    why = f"the batch ended as {found.batch.remote_status} with {seen.completed} answers, but names no file of them"
+    if seen.completed:
+        return found, _given_up(found, ProviderError(why, kind=ProviderErrorKind.NOT_FOUND))
+    if work.batch.collect_failures < _FILE_LOOKS:
+        raise ProviderError(why, kind=ProviderErrorKind.TRANSIENT)
+    return found, None
+
+
+def _is_nameless(batch: BatchRecord) -> bool:
+    """Whether a batch that worked names no file, or not the one of the answers that it counts."""
+    return not batch.output_file_id and (batch.remote_completed > 0 or not batch.error_file_id)
 
 
 def _asked(work: Collection) -> BatchRemoteRecord:
@@ -100,9 +109,8 @@ def _asked(work: Collection) -> BatchRemoteRecord:
 
 
 @contextmanager
-def _downloaded(work: Collection) -> Generator[Fetched]:
+def _downloaded(work: Collection, gone: list[str]) -> Generator[Fetched]:
     """The batch's files on local disk: below the artifact root where they are kept, else in a private directory."""
-    gone: list[str] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="batchor-")))
 
@@ -115,6 +123,9 @@ def _downloaded(work: Collection) -> Generator[Fetched]:
                     return stack.enter_context(made)
                 work.provider.download_file_to(file_id, folder / name)
             except ProviderError as error:
+                if error.kind is not ProviderErrorKind.NOT_FOUND:
+                    raise
+                _asked(work)
                 gone.append(_given_up(work, error))
                 return None
             return folder / name
@@ -128,9 +139,6 @@ def _downloaded(work: Collection) -> Generator[Fetched]:
 
 def _given_up(work: Collection, error: ProviderError) -> str:
     """Why a file is gone for good; raises while it may still be had."""
-    if error.kind is not ProviderErrorKind.NOT_FOUND:
-        raise error
-    _asked(work)
     batch = work.batch
     failures = batch.collect_failures + 1
     if failures < _GONE_TRIES or work.host.clock < (batch.ended_at or batch.created_at) + _GONE_SEC:

@@ -19,7 +19,11 @@ from batchor_engine import (
     RunControlState,
     RunPausedError,
 )
+from batchor_engine.core.polling import LAST_WORDS
+from batchor_engine.core.types import BatchRemoteRecord
 from batchor_engine.errors import ProviderError, ProviderErrorKind
+from batchor_engine.ports.providers import RemoteBatchPage
+from batchor_engine.providers.openai import OpenAIBatchProvider
 from batchor_engine.sandbox import SandboxConfig
 
 from .conftest import World
@@ -57,7 +61,8 @@ def test_a_line_for_nobody_changes_nothing(world: World) -> None:
 
 
 def test_a_row_that_never_gets_a_line_fails_at_a_cap(world: World) -> None:
-    world.fault("missing_line", custom_ids=("row-2:*",), times=None)
+    # Not a missing line: the row's later batches would then have no file at all.
+    world.fault("garbage_line", custom_ids=("row-2:*",), times=None)
     run, classes = outcome(world)
     assert classes == {"": 5, "batch_output_missing_row": 1}
     assert len(run.batches()) == 10
@@ -286,17 +291,71 @@ def test_a_broken_download_is_resumed_or_repeated(world: World) -> None:
     assert outcome(world)[1] == {"": 6}
 
 
-@pytest.mark.parametrize("kind", ["null_file_id", "empty_file_id"])
-def test_completed_without_a_file_is_asked_again_before_rows_are_resent(world: World, kind: str) -> None:
-    world.fault(kind, times=1)
-    run, classes = outcome(world)
-    assert classes == {"": 6}
-    assert world.stats()["calls"]["batches.retrieve"] >= 2
-    assert len(run.results()) == 6
-
-
 # Looking once a second for an hour would only take long.
 SLOW = OpenAIProviderConfig(model="gpt-5-mini", poll_interval_sec=60)
+
+
+@pytest.mark.parametrize("kind", ["null_file_id", "empty_file_id"])
+def test_completed_without_a_file_is_asked_again_and_what_it_counts_as_answered_is_not_paid_again(
+    world: World, kind: str
+) -> None:
+    world.fault(kind, times=1)
+    run, classes = outcome(world, provider_config=SLOW)
+    assert classes == {"batch_output_lost": 6}
+    assert world.stats()["calls"]["batches.retrieve"] >= 2
+    assert world.stats()["paid_lines"] == 6
+    run.retry_failed()
+    assert {result.status for result in run.wait().results()} == {ItemStatus.COMPLETED}
+
+
+def test_answers_that_are_counted_in_a_file_without_a_name_are_not_paid_again(world: World) -> None:
+    world.fault("null_file_id", times=1)
+    world.fault("line_error", lines=(2,), status=400)
+    _, classes = outcome(world, provider_config=SLOW)
+    assert classes == {"batch_output_lost": 5, "provider_item_error": 1}
+    assert world.stats()["calls"]["batches.create"] == 1
+
+
+def test_a_batch_that_completed_without_files_or_answers_is_sent_again(world: World) -> None:
+    world.fault("null_file_id", times=1)
+    world.fault("counts_lie", times=1)
+    run, classes = outcome(world)
+    assert classes == {"": 6}
+    assert [batch.items for batch in run.batches()] == [6, 6]
+
+
+class Late(OpenAIBatchProvider):
+    """A provider that names a batch's files only when it is asked for the second time after the end."""
+
+    def __init__(self, config: OpenAIProviderConfig, seen: set[str]) -> None:
+        super().__init__(config)
+        self._seen = seen
+
+    def get_batch(self, batch_id: str) -> BatchRemoteRecord:
+        return self._late(super().get_batch(batch_id))
+
+    def list_batches(self, *, after: str | None = None, limit: int = 100) -> RemoteBatchPage:
+        page = super().list_batches(after=after, limit=limit)
+        return RemoteBatchPage([self._late(record) for record in page.records], page.next_after)
+
+    def _late(self, record: BatchRemoteRecord) -> BatchRemoteRecord:
+        if record["status"] not in LAST_WORDS or record["id"] in self._seen:
+            return record
+        self._seen.add(record["id"])
+        return {**record, "output_file_id": None, "error_file_id": None}
+
+
+@pytest.mark.parametrize("end", ["expire", "cancel"])
+def test_files_that_get_their_names_after_an_early_end_are_read_and_their_rows_not_paid_again(
+    world: World, end: str
+) -> None:
+    world.fault(end, at=4)
+    seen: set[str] = set()
+    runner = world.runner(provider_factory=lambda config: Late(config, seen))
+    run = runner.run_and_wait(world.job(6))
+    assert {result.status for result in run.results()} == {ItemStatus.COMPLETED}
+    assert world.stats()["paid_twice"] == []
+    assert world.stats()["paid_lines"] == 6
 
 
 def ended(world: World, count: int = 6) -> tuple[Any, Any]:
