@@ -34,7 +34,7 @@ from batchor_engine.core.settle import (
     unanswered,
 )
 from batchor_engine.core.types import BatchRemoteRecord
-from batchor_engine.errors import ProviderError, ProviderErrorKind, StructuredOutputError
+from batchor_engine.errors import LeaseLostError, ProviderError, ProviderErrorKind, StructuredOutputError
 from batchor_engine.models import Form, JSONObject
 from batchor_engine.ports.providers import OutcomeIndex
 from batchor_engine.ports.state import iter_items
@@ -75,21 +75,30 @@ class _Tally:
 def collect_ended(host: Host, run: RunRecord, *, stop: Callable[[], bool] = lambda: False) -> int:
     """Collect every batch of a run that has ended and is due; one that fails does not stop the others. How many.
 
-    While one is read, the files of the next ones are on their way; what has begun is brought to its end.
+    While one is read, the files of the next ones are on their way; what has begun is brought to its end. The first
+    error that waiting does not cure is raised after the last one.
     """
     ended = host.store.batches(run_pk=run.pk, states={BatchState.ENDED})
     due = iter([one for one in ended if one.collect_after <= host.clock])
-    done = 0
+    done, failed = 0, list[Exception]()
     with ExitStack() as leases, Line[_Begun, Fetched](host.max_transfers) as line, seldom_collected():
         while True:
             while not line.is_full and not stop() and (begun := _begin(host, run, due)) is not None:
                 leases.push(begun.stack)
                 line.put(begun, begun.fetch, head_start_sec=_HEAD_START_SEC)
             if not line:
-                return done
+                break
             begun, transfer = line.take()
-            with begun.stack:
-                done += _collect(begun.work, transfer.result)
+            try:
+                with begun.stack:
+                    done += _collect(begun.work, transfer.result)
+            except LeaseLostError:
+                log.warning("another worker took over batch=%s of run=%s", begun.work.batch.pk, run.run_id)
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with one batch, the others are paid, too
+                failed.append(error)
+    if failed:
+        raise failed[0]
+    return done
 
 
 @dataclass(frozen=True)

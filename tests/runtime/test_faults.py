@@ -21,7 +21,7 @@ from batchor_engine import (
 )
 from batchor_engine.core.polling import LAST_WORDS
 from batchor_engine.core.types import BatchRemoteRecord
-from batchor_engine.errors import ProviderError, ProviderErrorKind
+from batchor_engine.errors import ArtifactMissingError, ProviderError, ProviderErrorKind
 from batchor_engine.ports.providers import RemoteBatchPage
 from batchor_engine.providers.openai import OpenAIBatchProvider
 from batchor_engine.sandbox import SandboxConfig
@@ -421,6 +421,37 @@ def test_a_key_that_cannot_see_an_ended_batch_says_so_and_gives_nothing_up(world
         assert caught.value.kind is ProviderErrorKind.AUTH
         world.clock.advance(3600.0)
     assert {result.status for result in run.wait().results()} == {ItemStatus.COMPLETED}
+
+
+def test_a_batch_that_cannot_be_collected_keeps_no_other_one_out(world: World) -> None:
+    runner = world.runner()
+    run = runner.start(world.job(6, chunk_policy=ChunkPolicy(max_requests=2)), run_id="r")
+    sidecar = world.files("requests_*.items")[0]
+    kept = sidecar.read_bytes()
+    sidecar.unlink()
+    while {batch.state for batch in runner.storage.batches()} != {"ended"}:
+        runner.poll()
+    with pytest.raises(ArtifactMissingError, match=sidecar.name):
+        run.refresh()
+    assert run.summary().completed_items == 4
+    sidecar.write_bytes(kept)
+    assert {result.status for result in run.wait().results()} == {ItemStatus.COMPLETED}
+
+
+def test_a_collection_that_another_worker_took_over_is_no_error(world: World) -> None:
+    runner, other = world.runner(), world.runner()
+    run = runner.start(world.job(3), run_id="r")
+    taken: list[str] = []
+
+    def reached(point: str) -> None:
+        if point == "collect.downloaded" and not taken:
+            taken.append(point)
+            world.clock.advance(8 * 3600.0)
+            other.get_run("r").collect()
+
+    runner.host.reached = reached
+    assert {result.status for result in run.wait().results()} == {ItemStatus.COMPLETED}
+    assert taken
 
 
 def test_an_unknown_status_means_still_running(world: World) -> None:
