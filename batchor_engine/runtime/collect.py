@@ -167,7 +167,7 @@ def collect(work: Collection, fetch: Callable[[], Fetched]) -> None:
     found = fetch()
     work.host.reached("collect.downloaded")
     if found.gone is None:
-        _apply(found, unanswered(status, failure), failure)
+        _apply(found, unanswered(status, failure, work.batch.items), failure)
     else:
         _apply(found, output_lost(found.gone), failure)
 

@@ -454,6 +454,21 @@ def test_a_collection_that_another_worker_took_over_is_no_error(world: World) ->
     assert taken
 
 
+@pytest.mark.parametrize("sandbox_config", [SandboxConfig(clock="polls", max_validation_errors=1)])
+def test_rows_are_not_to_blame_for_the_bad_ones_that_validation_names_one_at_a_time(world: World) -> None:
+    for nth in range(1, 13):
+        world.fault("validation_failed", lines=(1,), nth=nth)
+    _, classes = outcome(world, count=16)
+    assert classes == {"": 4, "batch_validation_failed": 12}
+
+
+def test_a_validation_that_names_a_line_which_was_not_sent_ends_at_a_cap(world: World) -> None:
+    world.fault("validation_failed", lines=(99,), times=None)
+    run, classes = outcome(world)
+    assert classes == {"batch_terminal_failed": 6}
+    assert len(run.batches()) == 10
+
+
 def test_an_unknown_status_means_still_running(world: World) -> None:
     world.fault("odd_status", times=1)
     assert outcome(world)[1] == {"": 6}
