@@ -18,8 +18,10 @@ from batchor_engine.states import ItemStatus
 # A row that was sent this often without ever being tried is not going to be.
 MAX_UNCOUNTED = 10
 BATCH_COMPLETED = "completed"
+BATCH_FAILED = "failed"
 BATCH_ENDED_EARLY = "batch_terminal_"
 BATCH_VALIDATION_FAILED = "batch_validation_failed"
+OUTPUT_LOST = "batch_output_lost"
 QUOTA = "openai_insufficient_quota"
 ENQUEUE_LIMIT = "enqueue_token_limit"
 # The provider asks us to wait; the rows themselves are as good as before.
@@ -51,8 +53,9 @@ class Verdict(NamedTuple):
 class Unanswered:
     """What a batch's end means for the rows that no line answers.
 
-    `weighs` is False for back-pressure, which changes nothing about a row; `row_waits` is False where the whole run
-    holds back instead. `pinned` are the rows (by 0-based line) that the provider itself named as the cause.
+    `weighs` is False for back-pressure and for another row's fault, which say nothing about a row; `row_waits` is False
+    where the whole run holds back instead. `pinned` are the rows (by 0-based line) that the provider itself named as
+    the cause.
     """
 
     error_class: str
@@ -63,8 +66,11 @@ class Unanswered:
     pinned: Mapping[int, str] = field(default_factory=dict[int, str])
 
 
-def unanswered(batch_status: str, failure: BatchFailure | None) -> Unanswered:
-    """Read the end of a batch: completed without a line, ended early, refused for now, or refused for good."""
+def unanswered(batch_status: str, failure: BatchFailure | None, lines: int) -> Unanswered:
+    """Read the end of a batch: completed without a line, ended early, refused for now, or refused for good.
+
+    `lines` is how many it was sent with.
+    """
     if failure is None:
         message = "the batch completed, but no line of its files answers this row"
         return Unanswered("batch_output_missing_row", message, row_waits=True)
@@ -73,8 +79,17 @@ def unanswered(batch_status: str, failure: BatchFailure | None) -> Unanswered:
     pinned = {number - 1: reason for number, reason in failure.lines}
     if pinned or failure.curable:
         message = f"the provider ended the batch as {batch_status} before it answered this row: {failure.message}"
-        return Unanswered(f"{BATCH_ENDED_EARLY}{batch_status}", message, pinned=pinned)
+        # Each such end fails a pinned row for good, so the others go again once for each bad row at most. A line that
+        # the batch does not have fails nobody: then every end weighs, or it would go on for ever.
+        weighs = not any(0 <= line < lines for line in pinned)
+        return Unanswered(f"{BATCH_ENDED_EARLY}{batch_status}", message, weighs=weighs, pinned=pinned)
     return Unanswered(BATCH_VALIDATION_FAILED, failure.message, curable=False)
+
+
+def output_lost(why: str) -> Unanswered:
+    """Answers that cannot be had any more may have been paid, so their rows are never resent by themselves."""
+    message = f"the answers of this batch cannot be had ({why}): use retry_failed() to pay again"
+    return Unanswered(OUTPUT_LOST, message, curable=False)
 
 
 def settle(outcome: Outcome, row: ItemRow, line: int, policy: RetryPolicy, now: float, rest: Unanswered) -> Verdict:

@@ -18,17 +18,27 @@ from pydantic_core import to_json
 from batchor_engine.core.backoff import after_failure, after_progress, delay_sec
 from batchor_engine.core.budget import after_refusal, after_success
 from batchor_engine.core.identity import custom_id
-from batchor_engine.core.outcomes import Answer, BatchFailure, FileAnomalies, Missing, Outcome, Rejection
+from batchor_engine.core.outcomes import Answer, BatchFailure, FileAnomalies, Outcome, Rejection
 from batchor_engine.core.parsing import parse_answer
 from batchor_engine.core.records import Backoff, BatchRecord, ItemMove, ItemRow, RunRecord, Settlement
 from batchor_engine.core.segment import SegmentRow
-from batchor_engine.core.settle import BATCH_COMPLETED, ENQUEUE_LIMIT, QUOTA, Unanswered, Verdict, settle, unanswered
+from batchor_engine.core.settle import (
+    BATCH_COMPLETED,
+    ENQUEUE_LIMIT,
+    OUTPUT_LOST,
+    QUOTA,
+    Unanswered,
+    Verdict,
+    output_lost,
+    settle,
+    unanswered,
+)
 from batchor_engine.core.types import BatchRemoteRecord
-from batchor_engine.errors import ProviderError, ProviderErrorKind, StructuredOutputError
+from batchor_engine.errors import LeaseLostError, ProviderError, ProviderErrorKind, StructuredOutputError
 from batchor_engine.models import Form, JSONObject
 from batchor_engine.ports.providers import OutcomeIndex
 from batchor_engine.ports.state import iter_items
-from batchor_engine.runtime.fetch import FILE_TRIES, Collection, Fetched, fetched, raw_keys
+from batchor_engine.runtime.fetch import TROUBLE_TRIES, Collection, Fetched, fetched, raw_keys
 from batchor_engine.runtime.garbage import seldom_collected
 from batchor_engine.runtime.hold import held
 from batchor_engine.runtime.host import Host, policies_of
@@ -65,21 +75,30 @@ class _Tally:
 def collect_ended(host: Host, run: RunRecord, *, stop: Callable[[], bool] = lambda: False) -> int:
     """Collect every batch of a run that has ended and is due; one that fails does not stop the others. How many.
 
-    While one is read, the files of the next ones are on their way; what has begun is brought to its end.
+    While one is read, the files of the next ones are on their way; what has begun is brought to its end. The first
+    error that waiting does not cure is raised after the last one.
     """
     ended = host.store.batches(run_pk=run.pk, states={BatchState.ENDED})
     due = iter([one for one in ended if one.collect_after <= host.clock])
-    done = 0
+    done, failed = 0, list[Exception]()
     with ExitStack() as leases, Line[_Begun, Fetched](host.max_transfers) as line, seldom_collected():
         while True:
             while not line.is_full and not stop() and (begun := _begin(host, run, due)) is not None:
                 leases.push(begun.stack)
                 line.put(begun, begun.fetch, head_start_sec=_HEAD_START_SEC)
             if not line:
-                return done
+                break
             begun, transfer = line.take()
-            with begun.stack:
-                done += _collect(begun.work, transfer.result)
+            try:
+                with begun.stack:
+                    done += _collect(begun.work, transfer.result)
+            except LeaseLostError:
+                log.warning("another worker took over batch=%s of run=%s", begun.work.batch.pk, run.run_id)
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with one batch, the others are paid, too
+                failed.append(error)
+    if failed:
+        raise failed[0]
+    return done
 
 
 @dataclass(frozen=True)
@@ -94,13 +113,16 @@ class _Begun:
 
 
 def _begin(host: Host, run: RunRecord, due: Iterator[BatchRecord]) -> _Begun | None:
-    """The next batch that nobody else has collected or is collecting."""
+    """The next batch of this process's account that nobody else has collected or is collecting."""
     for batch in due:
+        provider, policies = host.provider_of(run), policies_of(run)
+        if batch.account != provider.account_label:
+            # Its files are not there for this client, which says nothing about them.
+            continue
         stack = ExitStack()
         with stack:
             lease = stack.enter_context(held(host.store, f"batch:{batch.pk}"))
             if lease is not None and _is_ended(host, batch):
-                provider, policies = host.provider_of(run), policies_of(run)
                 work = Collection(host, run, batch, lease, provider, policies, host.model_to_collect(run))
                 return _Begun(work, stack.pop_all())
     return None
@@ -123,9 +145,8 @@ def _collect(work: Collection, fetch: Callable[[], Fetched]) -> bool:
 
 def _come_back_later(work: Collection, error: ProviderError) -> None:
     failures = work.batch.collect_failures + 1
-    if error.kind is ProviderErrorKind.NOT_FOUND and failures >= FILE_TRIES:
-        _declare_lost(work, error)
-        return
+    if error.kind is not ProviderErrorKind.NOT_FOUND:
+        failures = min(failures, TROUBLE_TRIES)
     wait = max(delay_sec(failures, work.policies.retry), error.retry_after_sec or 0.0)
     log.warning("collection failed run=%s batch=%s: %s", work.run.run_id, work.batch.provider_batch_id, error.message)
     work.host.store.note_batch(work.batch, work.lease, collect_failures=failures, collect_after=work.host.clock + wait)
@@ -145,7 +166,10 @@ def collect(work: Collection, fetch: Callable[[], Fetched]) -> None:
         failure = work.provider.explain_failure(_as_remote(work.batch))
     found = fetch()
     work.host.reached("collect.downloaded")
-    _apply(found, unanswered(status, failure), failure)
+    if found.gone is None:
+        _apply(found, unanswered(status, failure, work.batch.items), failure)
+    else:
+        _apply(found, output_lost(found.gone), failure)
 
 
 def _as_remote(batch: BatchRecord) -> BatchRemoteRecord:
@@ -178,7 +202,7 @@ def _apply(found: Fetched, rest: Unanswered, failure: BatchFailure | None) -> No
         work.lease,
         Settlement(
             batch=batch.pk,
-            target=BatchState.COLLECTED,
+            target=BatchState.LOST if found.gone and not (output or error) else BatchState.COLLECTED,
             segment=segment if segment.totals.rows else None,
             completed=tally.completed,
             moves=tuple(tally.moves),
@@ -193,7 +217,7 @@ def _apply(found: Fetched, rest: Unanswered, failure: BatchFailure | None) -> No
     if failure and batch.input_file_id:
         # A loop of failing batches must not leave a remote file per turn behind.
         work.provider.delete_input_file(batch.input_file_id)
-    _tell(work, tally, failure, index.anomalies)
+    _tell(work, tally, BatchFailure(OUTPUT_LOST, rest.message) if found.gone else failure, index.anomalies)
 
 
 def _sent(rows: Iterable[ItemRow]) -> dict[str, ItemRow]:
@@ -289,32 +313,3 @@ def _tell(work: Collection, tally: _Tally, failure: BatchFailure | None, anomali
             "odd lines run=%s batch=%s unreadable=%d unknown=%d duplicate=%d",
             run.run_id, remote_id, anomalies.unreadable, anomalies.unknown_ids, anomalies.duplicates,
         )  # fmt: skip
-
-
-def _declare_lost(work: Collection, error: ProviderError) -> None:
-    """The files are gone for good. The rows may have been paid, so they fail and are never resent by themselves."""
-    store, run, batch = work.host.store, work.run, work.batch
-    message = f"the provider no longer has the files of this batch ({error.message}); use retry_failed() to pay again"
-    lost = Unanswered("batch_output_lost", message, curable=False)
-    tally = _Tally()
-    sent = _sent(iter_items(store, run.pk, store.ranges(batch.pk), batch.pk))
-    segment = write_segment(work.artifacts, run.run_id, _segment_rows(work, sent, _NoOutcomes(), lost, tally))
-    store.settle(
-        run.pk,
-        work.lease,
-        Settlement(batch.pk, BatchState.LOST, segment, 0, tuple(tally.moves), None),
-    )
-    _tell(work, tally, BatchFailure("batch_output_lost", message), FileAnomalies())
-
-
-class _NoOutcomes:
-    """A batch of which nothing can be read."""
-
-    anomalies = FileAnomalies()
-
-    def outcome(self, custom_id: str) -> Outcome:
-        del custom_id
-        return Missing()
-
-    def close(self) -> None:
-        """Nothing is open."""

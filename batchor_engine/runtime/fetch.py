@@ -12,17 +12,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from batchor_engine.artifacts import keys
+from batchor_engine.core.backoff import delay_sec
 from batchor_engine.core.polling import observation
 from batchor_engine.core.records import BatchRecord, Lease, RunRecord
-from batchor_engine.core.settle import BATCH_COMPLETED
+from batchor_engine.core.settle import BATCH_FAILED
+from batchor_engine.core.types import BatchRemoteRecord
 from batchor_engine.errors import ProviderError, ProviderErrorKind
-from batchor_engine.models import Form
+from batchor_engine.models import Form, RetryPolicy
 from batchor_engine.ports.artifacts import ArtifactStore
 from batchor_engine.ports.providers import BatchProvider
 from batchor_engine.runtime.host import Host, RunPolicies
 
-# Tries before files that are not there count as lost (404), or as never written (completed without any file).
-FILE_TRIES = 5
+# Looks before a batch that names no file, and counts no answer, is one without answers.
+_FILE_LOOKS = 5
+# A file counts as gone at the twelfth failure and an hour after the end, not sooner; the waits between these tries
+# double from two seconds, so that they take over an hour by themselves when nobody looked for a day.
+_GONE_TRIES = 12
+_GONE_SEC = 3600.0
+_GONE_PACE = RetryPolicy(base_backoff_sec=2.0, max_backoff_sec=_GONE_SEC)
+# Trouble on the way says nothing about files: however often, it leaves four tries and an hour for a verdict.
+TROUBLE_TRIES = 8
 
 
 @dataclass(frozen=True)
@@ -44,57 +53,98 @@ class Collection:
 
 @dataclass(frozen=True)
 class Fetched:
-    """A collection with its files on local disk."""
+    """A collection with its files on local disk; `gone` says why one that should be there cannot be had any more."""
 
     work: Collection
     output: Path | None
     error: Path | None
+    gone: str | None = None
 
 
 @contextmanager
 def fetched(work: Collection) -> Generator[Fetched]:
     """The batch's files while the context is open."""
-    work = _named_files(work)
-    with _downloaded(work) as (output, error):
-        yield Fetched(work, output, error)
+    named, nameless = _named_files(work)
+    with _downloaded(named, [nameless] if nameless else []) as found:
+        yield found
 
 
-def _named_files(work: Collection) -> Collection:
-    """The collection with the names of its files, which a completed batch must have."""
-    batch = work.batch
-    if batch.remote_status == BATCH_COMPLETED and not (batch.output_file_id or batch.error_file_id):
-        return _look_again(work)
-    return work
+def _named_files(work: Collection) -> tuple[Collection, str | None]:
+    """The collection with the names of its files, and why one that must be there never got a name.
+
+    Files may be named a moment after a batch's last word, so it is asked again before its rows count as unanswered.
+    """
+    if work.batch.remote_status == BATCH_FAILED or not _is_nameless(work.batch):
+        return work, None
+    seen = observation(work.batch, _asked(work))
+    named = replace(work.batch, output_file_id=seen.output_file_id, error_file_id=seen.error_file_id)
+    found = replace(work, batch=replace(named, remote_completed=seen.completed))
+    if not _is_nameless(found.batch):
+        return found, None
+    why = f"the batch ended as {found.batch.remote_status} with {seen.completed} answers, but names no file of them"
+    if seen.completed:
+        return found, _given_up(found, ProviderError(why, kind=ProviderErrorKind.NOT_FOUND))
+    if work.batch.collect_failures < _FILE_LOOKS:
+        raise ProviderError(why, kind=ProviderErrorKind.TRANSIENT)
+    return found, None
 
 
-def _look_again(work: Collection) -> Collection:
-    """A completed batch without any file may get its files a moment later: ask before its rows count as missing."""
-    seen = observation(work.batch, work.provider.get_batch(str(work.batch.provider_batch_id)))
-    found = replace(work.batch, output_file_id=seen.output_file_id, error_file_id=seen.error_file_id)
-    if not (seen.output_file_id or seen.error_file_id) and work.batch.collect_failures < FILE_TRIES:
-        raise ProviderError("the batch completed, but names no file yet", kind=ProviderErrorKind.TRANSIENT)
-    return replace(work, batch=found)
+def _is_nameless(batch: BatchRecord) -> bool:
+    """Whether a batch that worked names no file, or not the one of the answers that it counts."""
+    return not batch.output_file_id and (batch.remote_completed > 0 or not batch.error_file_id)
+
+
+def _asked(work: Collection) -> BatchRemoteRecord:
+    """The batch as the provider has it; one that is not there at all is the key's fault, and says nothing of files."""
+    try:
+        return work.provider.get_batch(str(work.batch.provider_batch_id))
+    except ProviderError as error:
+        if error.kind is not ProviderErrorKind.NOT_FOUND:
+            raise
+        message = (
+            f"batch {work.batch.provider_batch_id} has ended, but this API key cannot see it ({error.message}): use a "
+            "key of the project it was submitted with; its answers stay to be collected"
+        )
+        raise ProviderError(message, kind=ProviderErrorKind.AUTH, status_code=error.status_code) from error
 
 
 @contextmanager
-def _downloaded(work: Collection) -> Generator[tuple[Path | None, Path | None]]:
+def _downloaded(work: Collection, gone: list[str]) -> Generator[Fetched]:
     """The batch's files on local disk: below the artifact root where they are kept, else in a private directory."""
-    batch = work.batch
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="batchor-")))
 
         def fetch(file_id: str | None, key: str, name: str) -> Path | None:
             if file_id is None:
                 return None
-            if not work.policies.artifact.persist_raw_output_artifacts:
+            try:
+                if work.policies.artifact.persist_raw_output_artifacts:
+                    made = work.artifacts.made_file(key, lambda path: work.provider.download_file_to(file_id, path))
+                    return stack.enter_context(made)
                 work.provider.download_file_to(file_id, folder / name)
-                return folder / name
-            return stack.enter_context(
-                work.artifacts.made_file(key, lambda path: work.provider.download_file_to(file_id, path))
-            )
+            except ProviderError as error:
+                if error.kind is not ProviderErrorKind.NOT_FOUND:
+                    raise
+                _asked(work)
+                gone.append(_given_up(work, error))
+                return None
+            return folder / name
 
         output_key, error_key = raw_keys(work)
-        yield fetch(batch.output_file_id, output_key, "output"), fetch(batch.error_file_id, error_key, "error")
+        # The small one first: while it is not there, the large one is not brought here at every try.
+        error = fetch(work.batch.error_file_id, error_key, "error")
+        output = fetch(work.batch.output_file_id, output_key, "output")
+        yield Fetched(work, output, error, "; ".join(gone) or None)
+
+
+def _given_up(work: Collection, error: ProviderError) -> str:
+    """Why a file is gone for good; raises while it may still be had."""
+    batch = work.batch
+    failures = batch.collect_failures + 1
+    if failures < _GONE_TRIES or work.host.clock < (batch.ended_at or batch.created_at) + _GONE_SEC:
+        error.retry_after_sec = max(error.retry_after_sec or 0.0, delay_sec(failures, _GONE_PACE))
+        raise error
+    return error.message
 
 
 def raw_keys(work: Collection) -> tuple[str, str]:

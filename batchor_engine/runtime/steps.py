@@ -125,9 +125,9 @@ def _is_busy(host: Host, run: RunRecord) -> bool:
 
 
 def _check_account(host: Host, run: RunRecord) -> None:
-    """Batches of another account cannot be seen from here, so waiting for them would never end."""
+    """Batches of another account can be neither seen nor collected from here, so waiting would never end."""
     own = host.provider_of(run).account_label
-    away = host.store.batches(run_pk=run.pk, states={BatchState.SUBMITTED})
+    away = host.store.batches(run_pk=run.pk, states={BatchState.SUBMITTED, BatchState.ENDED})
     if away and all(batch.account != own for batch in away) and not _to_send(run):
         raise OtherAccountError(run.run_id, away[0].account, own)
 

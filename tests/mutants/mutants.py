@@ -137,10 +137,10 @@ MUTANTS = (
     ),
     mutant(
         "no salvage of a batch that ended early", 3, "runtime/collect.py",
-        "_apply(found, unanswered(status, failure), failure)",
+        "_apply(found, unanswered(status, failure, work.batch.items), failure)",
         'if status == "expired":\n'
-        "        found = type(found)(found.work, None, None)\n"
-        "    _apply(found, unanswered(status, failure), failure)",
+        "            found = type(found)(found.work, None, None)\n"
+        "        _apply(found, unanswered(status, failure, work.batch.items), failure)",
         f"{FAULTS}::test_a_batch_that_ends_early_keeps_its_paid_rows",
     ),
     mutant(

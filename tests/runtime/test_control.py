@@ -17,6 +17,7 @@ from batchor_engine import (
     RunSubmissionIndeterminateError,
 )
 from batchor_engine.providers.openai import OpenAIBatchProvider
+from batchor_engine.sandbox import SandboxConfig, SandboxServer
 
 from ..stores import is_there
 from .conftest import World
@@ -195,3 +196,17 @@ def test_waiting_for_batches_of_another_account_is_an_error_not_an_endless_wait(
     with pytest.raises(OtherAccountError, match="quota_scope"):
         world.runner(connection=elsewhere).get_run("theirs").wait()
     assert len(world.runner().get_run("theirs").wait().results()) == 3
+
+
+def test_an_ended_batch_of_another_account_is_left_to_a_client_of_that_account(world: World) -> None:
+    runner = world.runner()
+    runner.start(world.job(3), run_id="theirs")
+    while [batch.state for batch in runner.storage.batches()] != ["ended"]:
+        runner.poll()
+    with SandboxServer(SandboxConfig(clock="polls")) as other:
+        elsewhere = world.runner(connection=OpenAIConnection(api_key="sk-test", base_url=other.base_url))
+        elsewhere.get_run("theirs").collect()
+        with pytest.raises(OtherAccountError, match="quota_scope"):
+            elsewhere.get_run("theirs").wait()
+    assert [batch.state for batch in runner.storage.batches()] == ["ended"]
+    assert {result.status for result in runner.get_run("theirs").wait().results()} == {ItemStatus.COMPLETED}

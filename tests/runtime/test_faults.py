@@ -20,7 +20,12 @@ from batchor_engine import (
     RunControlState,
     RunPausedError,
 )
-from batchor_engine.errors import ProviderErrorKind
+from batchor_engine.core.polling import LAST_WORDS
+from batchor_engine.core.types import BatchRemoteRecord
+from batchor_engine.errors import ArtifactMissingError, ProviderError, ProviderErrorKind
+from batchor_engine.ports.providers import RemoteBatchPage
+from batchor_engine.providers.openai import OpenAIBatchProvider
+from batchor_engine.sandbox import SandboxConfig
 from batchor_engine.testing import CrashError, CrashPoints
 
 from .conftest import World
@@ -58,7 +63,8 @@ def test_a_line_for_nobody_changes_nothing(world: World) -> None:
 
 
 def test_a_row_that_never_gets_a_line_fails_at_a_cap(world: World) -> None:
-    world.fault("missing_line", custom_ids=("row-2:*",), times=None)
+    # Not a missing line: the row's later batches would then have no file at all.
+    world.fault("garbage_line", custom_ids=("row-2:*",), times=None)
     run, classes = outcome(world)
     assert classes == {"": 5, "batch_output_missing_row": 1}
     assert len(run.batches()) == 10
@@ -306,21 +312,182 @@ def test_a_broken_download_is_resumed_or_repeated(world: World) -> None:
     assert outcome(world)[1] == {"": 6}
 
 
+# Looking once a second for an hour would only take long.
+SLOW = OpenAIProviderConfig(model="gpt-5-mini", poll_interval_sec=60)
+
+
 @pytest.mark.parametrize("kind", ["null_file_id", "empty_file_id"])
-def test_completed_without_a_file_is_asked_again_before_rows_are_resent(world: World, kind: str) -> None:
+def test_completed_without_a_file_is_asked_again_and_what_it_counts_as_answered_is_not_paid_again(
+    world: World, kind: str
+) -> None:
     world.fault(kind, times=1)
+    run, classes = outcome(world, provider_config=SLOW)
+    assert classes == {"batch_output_lost": 6}
+    assert world.stats()["calls"]["batches.retrieve"] >= 2
+    assert world.stats()["paid_lines"] == 6
+    run.retry_failed()
+    assert {result.status for result in run.wait().results()} == {ItemStatus.COMPLETED}
+
+
+def test_answers_that_are_counted_in_a_file_without_a_name_are_not_paid_again(world: World) -> None:
+    world.fault("null_file_id", times=1)
+    world.fault("line_error", lines=(2,), status=400)
+    _, classes = outcome(world, provider_config=SLOW)
+    assert classes == {"batch_output_lost": 5, "provider_item_error": 1}
+    assert world.stats()["calls"]["batches.create"] == 1
+
+
+def test_a_batch_that_completed_without_files_or_answers_is_sent_again(world: World) -> None:
+    world.fault("null_file_id", times=1)
+    world.fault("counts_lie", times=1)
     run, classes = outcome(world)
     assert classes == {"": 6}
-    assert world.stats()["calls"]["batches.retrieve"] >= 2
-    assert len(run.results()) == 6
+    assert [batch.items for batch in run.batches()] == [6, 6]
+
+
+class Late(OpenAIBatchProvider):
+    """A provider that names a batch's files only when it is asked for the second time after the end."""
+
+    def __init__(self, config: OpenAIProviderConfig, seen: set[str]) -> None:
+        super().__init__(config)
+        self._seen = seen
+
+    def get_batch(self, batch_id: str) -> BatchRemoteRecord:
+        return self._late(super().get_batch(batch_id))
+
+    def list_batches(self, *, after: str | None = None, limit: int = 100) -> RemoteBatchPage:
+        page = super().list_batches(after=after, limit=limit)
+        return RemoteBatchPage([self._late(record) for record in page.records], page.next_after)
+
+    def _late(self, record: BatchRemoteRecord) -> BatchRemoteRecord:
+        if record["status"] not in LAST_WORDS or record["id"] in self._seen:
+            return record
+        self._seen.add(record["id"])
+        return {**record, "output_file_id": None, "error_file_id": None}
+
+
+@pytest.mark.parametrize("end", ["expire", "cancel"])
+def test_files_that_get_their_names_after_an_early_end_are_read_and_their_rows_not_paid_again(
+    world: World, end: str
+) -> None:
+    world.fault(end, at=4)
+    seen: set[str] = set()
+    runner = world.runner(provider_factory=lambda config: Late(config, seen))
+    run = runner.run_and_wait(world.job(6))
+    assert {result.status for result in run.results()} == {ItemStatus.COMPLETED}
+    assert world.stats()["paid_twice"] == []
+    assert world.stats()["paid_lines"] == 6
+
+
+def ended(world: World, count: int = 6) -> tuple[Any, Any]:
+    """A run whose only batch has ended and is not collected, and that batch."""
+    runner = world.runner()
+    run = runner.start(world.job(count, provider_config=SLOW), run_id="ended")
+    while [batch.state for batch in runner.storage.batches()] != ["ended"]:
+        runner.poll()
+    return run, runner.storage.batches()[0]
 
 
 def test_output_that_is_gone_fails_its_rows_and_is_not_paid_again(world: World) -> None:
     world.fault("output_gone")
-    run, classes = outcome(world)
+    run, classes = outcome(world, provider_config=SLOW)
     assert classes == {"batch_output_lost": 6}
     assert [batch.state for batch in run.batches()] == ["lost"]
     assert world.stats()["paid_lines"] == 6
+
+
+def test_only_the_rows_of_the_file_that_is_gone_are_lost(world: World) -> None:
+    world.fault("line_error", lines=(2,), status=400)
+    run, batch = ended(world)
+    world.sandbox.desk.state.drop_file(batch.error_file_id)
+    results = run.wait().results()
+    classes = [result.error.error_class if result.error else "" for result in results]
+    assert classes == ["", "batch_output_lost", "", "", "", ""]
+    assert [batch.state for batch in run.batches()] == ["collected"]
+    assert world.stats()["calls"]["batches.create"] == 1
+
+
+def test_a_file_that_is_missing_for_a_while_is_waited_for(world: World) -> None:
+    run, _ = ended(world)
+    world.fault("http_error", on="files.retrieve", status=404, times=11)
+    assert {result.status for result in run.wait().results()} == {ItemStatus.COMPLETED}
+
+
+@pytest.mark.parametrize("trouble", [0, 20])
+def test_a_file_is_missed_for_an_hour_however_long_ago_its_batch_ended_and_whatever_came_before(
+    world: World, trouble: int
+) -> None:
+    run, batch = ended(world)
+    world.clock.advance(24 * 3600.0)
+    world.fault("http_error", on="files.retrieve", status=503, times=trouble)
+    while trouble and world.stats()["calls"].get("files.retrieve", 0) < trouble:
+        run.refresh()
+        world.clock.advance(10.0)
+    world.sandbox.desk.state.drop_file(batch.output_file_id)
+    start = world.clock.now()
+    assert set(run.wait().failure_counts()) == {"batch_output_lost"}
+    assert (world.clock.now() - start).total_seconds() > 3500
+
+
+@pytest.mark.parametrize("sandbox_config", [SandboxConfig(clock="polls", scoped=True)])
+def test_a_key_that_cannot_see_an_ended_batch_says_so_and_gives_nothing_up(world: World) -> None:
+    run, batch = ended(world)
+    scope = OpenAIConnection(
+        api_key="sk-test", base_url=world.sandbox.base_url, project="p2", quota_scope=batch.account
+    )
+    elsewhere = world.runner(connection=scope).get_run("ended")
+    for _ in range(15):
+        with pytest.raises(ProviderError, match="key of the project") as caught:
+            elsewhere.refresh()
+        assert caught.value.kind is ProviderErrorKind.AUTH
+        world.clock.advance(3600.0)
+    assert {result.status for result in run.wait().results()} == {ItemStatus.COMPLETED}
+
+
+def test_a_batch_that_cannot_be_collected_keeps_no_other_one_out(world: World) -> None:
+    runner = world.runner()
+    run = runner.start(world.job(6, chunk_policy=ChunkPolicy(max_requests=2)), run_id="r")
+    sidecar = world.files("requests_*.items")[0]
+    kept = sidecar.read_bytes()
+    sidecar.unlink()
+    while {batch.state for batch in runner.storage.batches()} != {"ended"}:
+        runner.poll()
+    with pytest.raises(ArtifactMissingError, match=sidecar.name):
+        run.refresh()
+    assert run.summary().completed_items == 4
+    sidecar.write_bytes(kept)
+    assert {result.status for result in run.wait().results()} == {ItemStatus.COMPLETED}
+
+
+def test_a_collection_that_another_worker_took_over_is_no_error(world: World) -> None:
+    runner, other = world.runner(), world.runner()
+    run = runner.start(world.job(3), run_id="r")
+    taken: list[str] = []
+
+    def reached(point: str) -> None:
+        if point == "collect.downloaded" and not taken:
+            taken.append(point)
+            world.clock.advance(8 * 3600.0)
+            other.get_run("r").collect()
+
+    runner.host.reached = reached
+    assert {result.status for result in run.wait().results()} == {ItemStatus.COMPLETED}
+    assert taken
+
+
+@pytest.mark.parametrize("sandbox_config", [SandboxConfig(clock="polls", max_validation_errors=1)])
+def test_rows_are_not_to_blame_for_the_bad_ones_that_validation_names_one_at_a_time(world: World) -> None:
+    for nth in range(1, 13):
+        world.fault("validation_failed", lines=(1,), nth=nth)
+    _, classes = outcome(world, count=16)
+    assert classes == {"": 4, "batch_validation_failed": 12}
+
+
+def test_a_validation_that_names_a_line_which_was_not_sent_ends_at_a_cap(world: World) -> None:
+    world.fault("validation_failed", lines=(99,), times=None)
+    run, classes = outcome(world)
+    assert classes == {"batch_terminal_failed": 6}
+    assert len(run.batches()) == 10
 
 
 def test_an_unknown_status_means_still_running(world: World) -> None:
