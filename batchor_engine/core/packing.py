@@ -94,8 +94,13 @@ def part_load(part: PartRecord) -> Load:
     return Load(part.left_items, part.left_bytes, part.left_tokens)
 
 
+def is_dense(part: PartRecord) -> bool:
+    """Whether every row number that is left of a part is of a row that waits in it."""
+    return part.left_items == part.last_index - part.next_index + 1
+
+
 def whole_rest(part: PartRecord) -> BatchRange:
-    """All of a part that was never claimed, as one range."""
+    """All that is left of a part as one range, for a part in which nothing failed unsent."""
     return BatchRange(
         part=part.pk,
         first_index=part.next_index,

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from batchor_engine.core.backoff import after_failure, after_progress
 from batchor_engine.core.budget import Allowance, allowance, scope_name
 from batchor_engine.core.identity import input_file_name, remote_metadata
-from batchor_engine.core.packing import Packed, PackLimits, pack_rows, part_load, whole_rest
+from batchor_engine.core.packing import Packed, PackLimits, is_dense, pack_rows, part_load, whole_rest
 from batchor_engine.core.records import Backoff, BatchRecord, ItemRow, Lease, NewBatch, PartRecord, RunRecord
 from batchor_engine.errors import ApiKeyMissingError, LeaseLostError, ProviderError, ProviderErrorKind
 from batchor_engine.models import BudgetInfo
@@ -139,19 +139,27 @@ def _pack_fresh(work: Submission, limits: PackLimits) -> Packed:
     packed = Packed()
     for part in work.store.fresh_parts(work.run.pk, limit=_PARTS_AT_ONCE):
         load = packed.load.plus(part_load(part))
-        if load.within(limits):
+        if load.within(limits) and _goes_whole(work, part):
             full = load.items == limits.max_requests
             packed = Packed((*packed.ranges, whole_rest(part)), load, full, packed.oversize)
         else:
-            return _cut(work, part, limits, packed)
+            packed = pack_rows(_unsent(work, part), limits, packed, fresh=True)
+        if packed.closed or packed.oversize:
+            return packed
     return packed
 
 
-def _cut(work: Submission, part: PartRecord, limits: PackLimits, packed: Packed) -> Packed:
-    """A part that does not fit as a whole gives its first rows, up to the limit."""
+def _goes_whole(work: Submission, part: PartRecord) -> bool:
+    """Whether every byte that is left of a part is of a row that waits; a row that failed unsent left its line behind.
+
+    Rows that failed at ingestion have a number and no line, so numbers alone cannot say it.
+    """
+    return is_dense(part) or sum(row.length for row in _unsent(work, part)) == part.left_bytes
+
+
+def _unsent(work: Submission, part: PartRecord) -> Iterator[ItemRow]:
     rows = work.store.items_between(work.run.pk, part.next_index, part.last_index)
-    unsent = (row for row in rows if row.part == part.pk and row.status is ItemStatus.PENDING)
-    return pack_rows(unsent, limits, packed, fresh=True)
+    return (row for row in rows if row.part == part.pk and row.status is ItemStatus.PENDING)
 
 
 def _claim(work: Submission, packed: Packed) -> BatchRecord | None:

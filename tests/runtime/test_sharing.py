@@ -110,6 +110,15 @@ def test_a_row_above_a_learned_limit_fails_alone(world: World) -> None:
     assert failed == {"row-2": "openai_request_exceeds_inflight_token_limit"}
 
 
+def test_a_row_that_failed_unsent_is_not_sent_with_the_rest_of_its_part(world: World) -> None:
+    world.fault("token_limit_exceeded", limit=300)
+    items = [BatchItem(f"row-{n}", {"n": "x" * (4000 if n == 4 else 40)}) for n in range(6)]
+    job = world.job(items, provider_config=limited(1150), chunk_policy=ChunkPolicy(max_requests=3))
+    run = world.runner().run_and_wait(job)
+    assert [result.item_id for result in run.results() if result.error] == ["row-4"]
+    assert world.stats()["paid_lines"] == 5
+
+
 class TestAgainstAProviderThatCountsOtherwise:
     @pytest.fixture
     def sandbox_config(self) -> SandboxConfig:
