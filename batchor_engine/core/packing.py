@@ -17,7 +17,7 @@ _BRIDGED_ROWS = 1000
 
 @dataclass(frozen=True)
 class PackLimits:
-    """What one batch may hold; tokens None: no budget. A single row may have `max_row_tokens`, where that is more."""
+    """What one batch may hold; tokens None: no budget. A row that goes alone may have `max_row_tokens` (None: any)."""
 
     max_requests: int
     max_bytes: int
@@ -25,7 +25,7 @@ class PackLimits:
     max_row_tokens: int | None = None
 
     def for_one_row(self) -> PackLimits:
-        return replace(self, max_tokens=self.max_row_tokens or self.max_tokens)
+        return replace(self, max_tokens=self.max_row_tokens)
 
 
 class Load(NamedTuple):
