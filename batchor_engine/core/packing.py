@@ -17,7 +17,7 @@ _BRIDGED_ROWS = 1000
 
 @dataclass(frozen=True)
 class PackLimits:
-    """What one batch may hold; tokens None: no budget. A single row may have `max_row_tokens`, where that is more."""
+    """What one batch may hold; tokens None: no budget. A row that goes alone may have `max_row_tokens` (None: any)."""
 
     max_requests: int
     max_bytes: int
@@ -25,7 +25,7 @@ class PackLimits:
     max_row_tokens: int | None = None
 
     def for_one_row(self) -> PackLimits:
-        return replace(self, max_tokens=self.max_row_tokens or self.max_tokens)
+        return replace(self, max_tokens=self.max_row_tokens)
 
 
 class Load(NamedTuple):
@@ -94,8 +94,13 @@ def part_load(part: PartRecord) -> Load:
     return Load(part.left_items, part.left_bytes, part.left_tokens)
 
 
+def is_dense(part: PartRecord) -> bool:
+    """Whether every row number that is left of a part is of a row that waits in it."""
+    return part.left_items == part.last_index - part.next_index + 1
+
+
 def whole_rest(part: PartRecord) -> BatchRange:
-    """All of a part that was never claimed, as one range."""
+    """All that is left of a part as one range, for a part in which nothing failed unsent."""
     return BatchRange(
         part=part.pk,
         first_index=part.next_index,

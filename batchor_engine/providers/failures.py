@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from typing import Any, cast
 
 from batchor_engine.core.outcomes import BatchFailure, Rejection
@@ -47,7 +48,8 @@ _TRY_AGAIN_STATUSES = frozenset({408, 409, 425, 429})
 _PASSING_CODES = frozenset(
     {"server_error", "internal_error", "internal_server_error", "rate_limit_exceeded", "timeout"}
 )
-_LIMIT = re.compile(r"limit:?\s*([\d][\d,_]*)", re.IGNORECASE)
+_LIMIT = re.compile(r"limit:?\s*(\d[\d,_]*(?:\.\d+)?)(\s?)([a-z]*)", re.IGNORECASE)
+_UNITS = {"k": 10**3, "thousand": 10**3, "m": 10**6, "million": 10**6, "b": 10**9, "billion": 10**9}
 _SECRET = re.compile(r"\b(?:sk|sess|rk|pk)-[A-Za-z0-9*_.-]{6,}|(?i:\bbearer\s+)[^\s\"',]{6,}")
 _SHOWN = 500
 
@@ -168,5 +170,12 @@ def _pinned(entries: Iterable[Mapping[str, Any]]) -> tuple[tuple[int, str], ...]
 
 
 def _named_limit(message: str) -> int | None:
+    """The limit that a refusal names; None where there is none, or one that could be read in two ways."""
     found = _LIMIT.search(message)
-    return int(re.sub(r"\D", "", found[1])) if found else None
+    if found is None:
+        return None
+    number, gap, word = re.sub("[,_]", "", found[1]), found[2], found[3].lower()
+    unit = _UNITS.get(word)
+    if unit is None and ((word and not gap) or "." in number):
+        return None
+    return int(Decimal(number) * (unit or 1))

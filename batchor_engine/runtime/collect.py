@@ -33,7 +33,6 @@ from batchor_engine.core.settle import (
     settle,
     unanswered,
 )
-from batchor_engine.core.types import BatchRemoteRecord
 from batchor_engine.errors import LeaseLostError, ProviderError, ProviderErrorKind, StructuredOutputError
 from batchor_engine.models import Form, JSONObject
 from batchor_engine.ports.providers import OutcomeIndex
@@ -42,6 +41,7 @@ from batchor_engine.runtime.fetch import TROUBLE_TRIES, Collection, Fetched, fet
 from batchor_engine.runtime.garbage import seldom_collected
 from batchor_engine.runtime.hold import held
 from batchor_engine.runtime.host import Host, policies_of
+from batchor_engine.runtime.refusals import as_remote, refusals
 from batchor_engine.runtime.segments import write_segment
 from batchor_engine.runtime.sidecar import with_metadata
 from batchor_engine.runtime.transfers import Line
@@ -163,23 +163,13 @@ def collect(work: Collection, fetch: Callable[[], Fetched]) -> None:
     """Read what was downloaded, write the segment, and apply it all at once."""
     status, failure = work.batch.remote_status or "", None
     if status != BATCH_COMPLETED:
-        failure = work.provider.explain_failure(_as_remote(work.batch))
+        failure = work.provider.explain_failure(as_remote(work.batch))
     found = fetch()
     work.host.reached("collect.downloaded")
     if found.gone is None:
         _apply(found, unanswered(status, failure, work.batch.items), failure)
     else:
         _apply(found, output_lost(found.gone), failure)
-
-
-def _as_remote(batch: BatchRecord) -> BatchRemoteRecord:
-    return BatchRemoteRecord(
-        id=str(batch.provider_batch_id),
-        status=batch.remote_status or "",
-        errors=batch.errors,
-        output_file_id=batch.output_file_id,
-        error_file_id=batch.error_file_id,
-    )
 
 
 def _apply(found: Fetched, rest: Unanswered, failure: BatchFailure | None) -> None:
@@ -229,9 +219,17 @@ def _learn(work: Collection, failure: BatchFailure | None) -> None:
     """Remember what this batch's end says about the scope's token limit."""
     scope = work.host.store.scope(work.batch.scope)
     if failure is not None and failure.error_class == ENQUEUE_LIMIT:
-        work.host.store.learn(after_refusal(scope, failure.enqueued_token_limit, work.batch.tokens))
-    elif failure is None and scope.scale < 1:
-        work.host.store.learn(after_success(scope))
+        named, tokens = failure.enqueued_token_limit, work.batch.tokens
+        work.host.store.learn(after_refusal(scope, named, tokens, news=_is_news(work)))
+    elif failure is None and (now := after_success(scope, work.batch.tokens)) != scope:
+        work.host.store.learn(now)
+
+
+def _is_news(work: Collection) -> bool:
+    """Whether no other refusal came in since this batch was made: batches that went out together say one thing."""
+    others = refusals(work.host.store, work.provider, work.run.pk)
+    made = work.batch.created_at
+    return not any(one.batch.pk != work.batch.pk and (one.batch.ended_at or 0.0) >= made for one in others)
 
 
 def _segment_rows(

@@ -183,6 +183,9 @@ class _Planning:
         self._allowed = _allowance(host, job, self._provider)
         chunk = job.chunk_policy
         self._limits = PackLimits(chunk.max_requests, chunk.max_file_bytes, self._allowed.per_batch)
+        # What the provider has taught this store fails no row of a new run.
+        self._budget = job.provider_config.budget_limits()
+        self._row_limits = replace(self._limits, max_tokens=self._budget.per_batch_limit)
         self._files, self._seen = Files(self._limits), _Seen()
         self._prices: Priced = _prices(job, host.store.now())
         self._input, self._output = UsageByTier(self._prices), _Output(usage=UsageByTier(self._prices))
@@ -209,7 +212,7 @@ class _Planning:
         if len(self._seen.samples) < self._sample:
             self._seen.samples.append(request)
         weight = Load(1, len(line), tokens)
-        if (problem := too_large(weight, self._limits, self._allowed.total)) is not None:
+        if (problem := too_large(weight, self._row_limits, self._budget.effective_limit)) is not None:
             self._seen.large.add(RowProblem(item.item_id, problem.message))
             return
         self._files.add(weight)

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from batchor_engine.core.backoff import after_failure, after_progress
 from batchor_engine.core.budget import Allowance, allowance, scope_name
 from batchor_engine.core.identity import input_file_name, remote_metadata
-from batchor_engine.core.packing import Packed, PackLimits, pack_rows, part_load, whole_rest
+from batchor_engine.core.packing import Packed, PackLimits, is_dense, pack_rows, part_load, whole_rest
 from batchor_engine.core.records import Backoff, BatchRecord, ItemRow, Lease, NewBatch, PartRecord, RunRecord
 from batchor_engine.errors import ApiKeyMissingError, LeaseLostError, ProviderError, ProviderErrorKind
 from batchor_engine.models import BudgetInfo
 from batchor_engine.ports.providers import BatchProvider
 from batchor_engine.ports.state import StateStore, iter_items
 from batchor_engine.runtime.host import Host, RunPolicies, pause_for, policies_of
+from batchor_engine.runtime.refusals import Refusal, last_word
 from batchor_engine.runtime.segments import failed_row, write_segment
 from batchor_engine.runtime.sidecar import with_metadata
 from batchor_engine.runtime.staging import staged
@@ -71,12 +72,15 @@ def next_intent(work: Submission, *, partial: bool, stop: Callable[[], bool]) ->
 
     With `partial` False only full batches go, so that slices of a slow source do not make small ones.
     """
+    refused: Refusal | None = None
     while not stop() and _may_submit(work):
-        packed = plan_batch(work, partial=partial)
+        packed = plan_batch(work, partial=partial, refused=refused)
+        if refused is None and (refused := _refused_before(work, packed)) is not None:
+            continue
         if not packed.oversize:
             batch = _claim(work, packed) if packed.ranges else None
             return None if batch is None else _intend(work, batch)
-        _fail_oversize(work, packed)
+        _fail_oversize(work, packed, refused)
     return None
 
 
@@ -87,9 +91,18 @@ def _may_submit(work: Submission) -> bool:
     return run.backoff.until <= work.host.clock and run.counts[ItemStatus.PENDING] > 0
 
 
-def plan_batch(work: Submission, *, partial: bool) -> Packed:
+def _refused_before(work: Submission, packed: Packed) -> Refusal | None:
+    """The refusal by which a row that was planned alone fails; without one it is sent, whatever limit was learned."""
+    learned = work.store.scope(_scope(work)).learned_limit if packed.load.items == 1 else None
+    if learned is None or packed.load.tokens <= learned:
+        return None
+    word = last_word(work.store, work.provider, work.run.pk, work.host.clock)
+    return word if word is not None and packed.load.tokens > (word.limit or 0) else None
+
+
+def plan_batch(work: Submission, *, partial: bool, refused: Refusal | None = None) -> Packed:
     """Choose the next batch: rows that go again first, then fresh parts in order; empty where nothing may go."""
-    limits = _limits(work)
+    limits = _limits(work, refused)
     again = pack_rows(work.store.reopened_items(work.run.pk, limit=limits.max_requests + 1), limits, fresh=False)
     if again.ranges or again.oversize:
         return again
@@ -102,7 +115,7 @@ def has_room(host: Host, run: RunRecord) -> bool:
     # The lease is only needed to write, and this asks.
     work = Submission(host, run, Lease("", "", 0, 0.0), host.provider_of(run), policies_of(run))
     allowed = _allowance(work)
-    if allowed.total is None:
+    if allowed.total is None and not allowed.is_blind:
         return True
     packed = plan_batch(work, partial=True)
     budget = allowed.budget_for(packed.load.items, packed.load.tokens) or 0
@@ -116,9 +129,17 @@ def budget_of(host: Host, run: RunRecord) -> BudgetInfo:
     return BudgetInfo(name, _allowance(work).total, host.store.scope(name).reserved)
 
 
-def _limits(work: Submission) -> PackLimits:
+def _limits(work: Submission, refused: Refusal | None) -> PackLimits:
     chunk, allowed = work.policies.chunk, _allowance(work)
-    return PackLimits(chunk.max_requests, chunk.max_file_bytes, allowed.per_batch, allowed.per_row)
+    rows = chunk.max_requests
+    if allowed.is_blind and (run := work.store.run(work.run.run_id)) is not None:
+        rows = allowed.rows_of(rows, run.counts[ItemStatus.PENDING])
+    return PackLimits(rows, chunk.max_file_bytes, allowed.per_batch, _row_limit(allowed, refused))
+
+
+def _row_limit(allowed: Allowance, refused: Refusal | None) -> int | None:
+    limits = (allowed.per_row, refused.limit if refused else None)
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _allowance(work: Submission) -> Allowance:
@@ -139,19 +160,27 @@ def _pack_fresh(work: Submission, limits: PackLimits) -> Packed:
     packed = Packed()
     for part in work.store.fresh_parts(work.run.pk, limit=_PARTS_AT_ONCE):
         load = packed.load.plus(part_load(part))
-        if load.within(limits):
+        if load.within(limits) and _goes_whole(work, part):
             full = load.items == limits.max_requests
             packed = Packed((*packed.ranges, whole_rest(part)), load, full, packed.oversize)
         else:
-            return _cut(work, part, limits, packed)
+            packed = pack_rows(_unsent(work, part), limits, packed, fresh=True)
+        if packed.closed or packed.oversize:
+            return packed
     return packed
 
 
-def _cut(work: Submission, part: PartRecord, limits: PackLimits, packed: Packed) -> Packed:
-    """A part that does not fit as a whole gives its first rows, up to the limit."""
+def _goes_whole(work: Submission, part: PartRecord) -> bool:
+    """Whether every byte that is left of a part is of a row that waits; a row that failed unsent left its line behind.
+
+    Rows that failed at ingestion have a number and no line, so numbers alone cannot say it.
+    """
+    return is_dense(part) or sum(row.length for row in _unsent(work, part)) == part.left_bytes
+
+
+def _unsent(work: Submission, part: PartRecord) -> Iterator[ItemRow]:
     rows = work.store.items_between(work.run.pk, part.next_index, part.last_index)
-    unsent = (row for row in rows if row.part == part.pk and row.status is ItemStatus.PENDING)
-    return pack_rows(unsent, limits, packed, fresh=True)
+    return (row for row in rows if row.part == part.pk and row.status is ItemStatus.PENDING)
 
 
 def _claim(work: Submission, packed: Packed) -> BatchRecord | None:
@@ -316,13 +345,14 @@ def _fail_batch_rows(work: Submission, batch: BatchRecord, error: ProviderError)
     _fail(work, rows, "batch_error", f"the provider refused the batch: {error.message}")
 
 
-def _fail_oversize(work: Submission, packed: Packed) -> None:
-    """Rows above a limit that somebody named fail alone; the others go on."""
-    limit = _allowance(work).per_row
+def _fail_oversize(work: Submission, packed: Packed, refused: Refusal | None) -> None:
+    """Rows above a limit that the job or the provider named fail alone; the others go on."""
+    limit = _row_limit(_allowance(work), refused)
     configured = work.host.config_of(work.run).budget_limits()
     batch_cap = limit == configured.per_batch_limit != configured.effective_limit
     error_class = f"openai_request_exceeds_{'batch' if batch_cap else 'inflight'}_token_limit"
-    _fail(work, list(packed.oversize), error_class, f"the request has more tokens than the limit of {limit}")
+    said = "" if refused is None or refused.limit != limit else f"; the provider said: {refused.message}"
+    _fail(work, list(packed.oversize), error_class, f"the request has more tokens than the limit of {limit}{said}")
 
 
 def _fail(work: Submission, rows: list[ItemRow], error_class: str, message: str) -> None:

@@ -15,6 +15,24 @@ def errors(*entries: Any) -> dict[str, Any]:
 FULL = "Enqueued token limit reached for gpt-5 in organization org-1. Limit: 90,000 enqueued tokens. Please try again."
 
 
+@pytest.mark.parametrize(
+    ("words", "limit"),
+    [
+        ("Limit: 90,000 enqueued tokens.", 90_000),
+        ("Limit: 2M enqueued tokens.", 2_000_000),
+        ("limit 1.5 million tokens", 1_500_000),
+        ("Limit: 250k.", 250_000),
+        ("Limit: 90000", 90_000),
+        ("Limit: 25x of before", None),
+        ("Limit: 90.000 tokens", None),
+        ("Please try again later.", None),
+    ],
+)
+def test_a_limit_is_read_with_its_unit_or_not_at_all(words: str, limit: int | None) -> None:
+    found = batch_failure("failed", errors({"code": "token_limit_exceeded", "message": words, "line": None}))
+    assert found.enqueued_token_limit == limit
+
+
 def test_a_full_queue_is_back_pressure_and_names_its_limit() -> None:
     found = batch_failure("failed", errors({"code": "token_limit_exceeded", "message": FULL, "line": None}))
     assert found == BatchFailure("enqueue_token_limit", FULL, curable=True, enqueued_token_limit=90_000)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event
 
-from batchor_engine import BatchItem, ChunkPolicy, ItemStatus, OpenAIEnqueueLimitConfig, OpenAIProviderConfig
+from batchor_engine import (
+    BatchItem,
+    BatchRunner,
+    ChunkPolicy,
+    ItemStatus,
+    OpenAIEnqueueLimitConfig,
+    OpenAIProviderConfig,
+)
 from batchor_engine.core.identity import INTENT_KEY
 from batchor_engine.ports.providers import RemoteBatchPage
 from batchor_engine.providers.openai import OpenAIBatchProvider
@@ -108,6 +116,86 @@ def test_a_row_above_a_learned_limit_fails_alone(world: World) -> None:
     run = world.runner().run_and_wait(world.job(items))
     failed = {result.item_id: result.error.error_class for result in run.results() if result.error}
     assert failed == {"row-2": "openai_request_exceeds_inflight_token_limit"}
+
+
+def test_a_row_that_failed_unsent_is_not_sent_with_the_rest_of_its_part(world: World) -> None:
+    world.fault("token_limit_exceeded", limit=300)
+    items = [BatchItem(f"row-{n}", {"n": "x" * (4000 if n == 4 else 40)}) for n in range(6)]
+    job = world.job(items, provider_config=limited(1150), chunk_policy=ChunkPolicy(max_requests=3))
+    run = world.runner().run_and_wait(job)
+    assert [result.item_id for result in run.results() if result.error] == ["row-4"]
+    assert world.stats()["paid_lines"] == 5
+
+
+def mixed(rows: int = 6) -> list[BatchItem[Any]]:
+    return [BatchItem(f"row-{n}", {"n": "y" * (2000 if n % 2 else 40)}) for n in range(rows)]
+
+
+def test_a_limit_that_another_run_learned_fails_no_row(world: World) -> None:
+    world.fault("token_limit_exceeded", limit=300)
+    runner = world.runner()
+    runner.run_and_wait(world.job(1))
+    run = runner.run_and_wait(world.job(mixed()))
+    assert {result.status for result in run.results()} == {ItemStatus.COMPLETED}
+    learned = runner.storage.scope(runner.storage.batches()[0].scope).learned_limit
+    assert learned is not None
+    assert learned > 500
+
+
+def test_a_limit_that_was_lowered_long_ago_asks_the_provider_again(world: World) -> None:
+    runner = world.runner()
+    world.fault("token_limit_exceeded", limit=300)
+    run = runner.start(world.job(mixed()), run_id="old")
+    while run.batches()[0].remote_status != "failed":
+        runner.poll()
+    run.collect()
+    run.pause()
+    world.clock.advance(25 * 3600.0)
+    run.resume()
+    assert {result.status for result in run.wait().results()} == {ItemStatus.COMPLETED}
+
+
+def test_a_refusal_without_a_number_sets_no_limit_and_fails_nothing(world: World) -> None:
+    world.fault("token_limit_exceeded", message="Too many enqueued tokens for this model; try again later.")
+    runner = world.runner()
+    runner.run_and_wait(world.job([BatchItem("small", {"n": 1})]))
+    (scope,) = runner.storage.scopes()
+    assert (scope.learned_limit, scope.scale) == (None, 0.625)
+    run = runner.run_and_wait(world.job(mixed(30)))
+    assert {result.status for result in run.results()} == {ItemStatus.COMPLETED}
+    assert [batch.items for batch in run.batches()] == [18, 9, 2, 1]
+    assert runner.storage.scopes()[0].scale == 1.0
+
+
+def test_batches_refused_together_are_one_reason_for_caution(world: World) -> None:
+    world.fault("token_limit_exceeded", message="Too many enqueued tokens.", times=6)
+    runner = world.runner()
+    run = runner.start(world.job(6, chunk_policy=ChunkPolicy(max_requests=1)), run_id="flood")
+    while any(batch.remote_status != "failed" for batch in run.batches()):
+        runner.poll()
+    run.collect()
+    assert runner.storage.scopes()[0].scale == 0.5
+    assert {result.status for result in run.wait().results()} == {ItemStatus.COMPLETED}
+
+
+class TestAtALimitThatIsReal:
+    @pytest.fixture
+    def sandbox_config(self) -> SandboxConfig:
+        return SandboxConfig(clock="polls", enqueued_token_limits={"*": 300})
+
+    def test_a_row_above_it_asks_once_and_fails_by_the_providers_word(self, world: World) -> None:
+        runner = world.runner()
+        runner.storage.learn(replace(runner.storage.scope(self.scope(runner, world)), learned_limit=300))
+        run = runner.run_and_wait(world.job(mixed(8)))
+        failed = {result.item_id: result.error for result in run.results() if result.error}
+        assert sorted(failed) == ["row-1", "row-3", "row-5", "row-7"]
+        assert {error.error_class for error in failed.values()} == {"openai_request_exceeds_inflight_token_limit"}
+        assert all("Limit: 300 enqueued tokens" in error.message for error in failed.values())
+        assert sum(batch.tokens > 300 for batch in run.batches()) == 1
+
+    def scope(self, runner: BatchRunner, world: World) -> str:
+        run = runner.run_and_wait(world.job(1))
+        return runner.budget_of(run.run_id).scope
 
 
 class TestAgainstAProviderThatCountsOtherwise:
