@@ -15,7 +15,6 @@ from batchor_engine import (
     OpenAIConnection,
     OpenAIEnqueueLimitConfig,
     OpenAIProviderConfig,
-    ProviderError,
     RetryPolicy,
     RunControlState,
     RunPausedError,
