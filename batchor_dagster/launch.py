@@ -39,6 +39,7 @@ from batchor_dagster.engine_runs import (
 from batchor_dagster.metadata import BatchorMetadataSet
 from batchor_dagster.partitions import partitions_of_step
 from batchor_dagster.reports import submission_metadata, why_waiting
+from batchor_dagster.unread import cut_short
 from batchor_engine import (
     BatchJob,
     BatchRunner,
@@ -95,7 +96,13 @@ def submit(
     context.log.info(
         f"{info.run_id}: {counted(info.summary.total_items, 'row')} in {counted(len(info.batches), 'batch')}"
     )
-    said = submission_metadata(runner.get_run(info.run_id), info, results=results_key, resource_key=resource_key)
+    submitted_by = asset_label(context.assets_def.key)
+    reading = "" if info.reading_finished else cut_short(info, context.run.run_id, submitted_by)
+    said = submission_metadata(
+        runner.get_run(info.run_id), info, results=results_key, resource_key=resource_key, reading=reading
+    )
+    if reading:
+        context.log.warning(reading)
     if said.paused:
         context.log.warning(f"{info.run_id} is paused. {said.paused}")
     elif waits := why_waiting(info):
