@@ -23,6 +23,8 @@ REVISION_TAG = f"{NAMESPACE}/revision"
 REASON_TAG = f"{NAMESPACE}/reason"
 # On a run of a submission sensor: what it and all later attempts have in common.
 GENERATION_TAG = f"{NAMESPACE}/generation"
+# On the same: the engine run that it saw as the latest of the partition; what is later was submitted by somebody else.
+LATEST_RUN_TAG = f"{NAMESPACE}/latest_run"
 # On a run that turned a partition red on purpose: the outcome that it showed.
 OUTCOME_TAG = f"{NAMESPACE}/outcome"
 

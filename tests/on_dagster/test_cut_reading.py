@@ -12,7 +12,8 @@ import pytest
 from batchor_dagster import BatchorMetadataSet, batchor_assets, build_batchor_submission_sensor
 from batchor_engine import BatchItem, BatchJob, ItemSource, OpenAIProviderConfig
 from example_project.models import TicketTriage
-from tests.on_dagster.shop import DAY, FOUR_ROWS, Shop, control, days, said, serve
+from tests.on_dagster.shop import DAY, FOUR_ROWS, NEXT_DAY, Shop, control, days, said, serve
+from tests.on_dagster.test_submission_sensor import asked
 
 PAID_ROWS = 2
 
@@ -171,3 +172,16 @@ def test_a_cut_reading_that_a_later_run_answers_is_no_run_in_flight(shop: Shop) 
     shop.sandbox.finish()
     serve(shop, defs)
     assert "No run is in flight." in str(shop.tick(defs).skip_reason)
+
+
+def test_a_cut_reading_that_a_later_run_answers_takes_no_place_of_what_is_due(shop: Shop) -> None:
+    cable = Cable()
+    defs = place(shop, cable, max_runs_in_flight=1)
+    cut(shop, defs)
+    assert asked(shop, defs) == []
+    cable.mended = True
+    assert shop.materialize(defs, "triage_batch", partition_key=DAY).success
+    assert asked(shop, defs) == []
+    shop.sandbox.finish()
+    serve(shop, defs)
+    assert asked(shop, defs) == [NEXT_DAY]
