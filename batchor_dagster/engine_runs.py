@@ -24,6 +24,8 @@ GENERATION_LABEL = "generation"
 # Of a run for several partitions: their keys as a JSON list, and one label for each, to find the run by it.
 PARTITIONS_LABEL = "partitions"
 _MEMBER_LABEL, _IS_MEMBER = "partition:{}", "yes"
+# How generations of submission sensors begin.
+DUE = "due:"
 # In this order: a re-executed backfill starts new runs, which share nothing with the old ones but these tags.
 _GENERATION_TAGS = (GENERATION_TAG, "dagster/root_backfill_id", "dagster/backfill")
 
@@ -108,9 +110,15 @@ def slot_of(info: RunInfo) -> Slot:
 def generation_of(run: dg.DagsterRun, instance: dg.DagsterInstance) -> str:
     """What a Dagster run, its re-executions and those of its backfill have in common."""
     root = instance.get_run_by_id(run.root_run_id) if run.root_run_id else run
-    tags = root.tags if root else {}
+    # Dagster copies the tags of a run to its re-executions, so they still tell when the root was deleted.
+    tags = (root or run).tags
     fallback = run.root_run_id or run.run_id
     return next((tags[tag] for tag in _GENERATION_TAGS if tag in tags), fallback)
+
+
+def due_generation(slot: Slot) -> str:
+    """The generation in which a submission sensor submits a slot; with "@" and a mark behind it, again."""
+    return f"{DUE}{slot.asset}[{slot.partition}]"
 
 
 def runs_of(runner: BatchRunner, asset: str) -> list[RunInfo]:

@@ -10,13 +10,14 @@ from typing import Any
 import dagster as dg
 
 from batchor_dagster.assets import AnyAssets, result_specs
-from batchor_dagster.engine_runs import asset_label, slot_of
-from batchor_dagster.metadata import RESOURCE_KEY, RUN_ID_TAG, BatchorMetadataSet
+from batchor_dagster.engine_runs import asset_label, newest_run, slot_of
+from batchor_dagster.metadata import RESOURCE_KEY, RESULTS_OF_KEY, RUN_ID_TAG, BatchorMetadataSet
 from batchor_dagster.orders import ORDERS, Call, Order, RunChoice
 from batchor_dagster.reports import progress_metadata
 from batchor_dagster.resources import RESOURCE, BatchorResource, job_name
 from batchor_dagster.selection import Wanted, choose
 from batchor_dagster.submission import one_clear_failure
+from batchor_dagster.unread import unread
 from batchor_engine import BatchRunner, RunInfo, UnknownRunError
 
 
@@ -29,13 +30,15 @@ def build_batchor_jobs(*, assets: AnyAssets, resource_key: str = RESOURCE) -> li
     Example:
         >>> dg.Definitions(jobs=build_batchor_jobs(assets=[triage]), ...)
     """
-    keys = {
-        asset_label(spec.key): spec.key for spec in result_specs(assets) if spec.metadata[RESOURCE_KEY] == resource_key
-    }
-    return [_job(order, keys, resource_key) for order in ORDERS]
+    specs = [spec for spec in result_specs(assets) if spec.metadata[RESOURCE_KEY] == resource_key]
+    keys = {asset_label(spec.key): spec.key for spec in specs}
+    batches = {asset_label(spec.key): spec.metadata[RESULTS_OF_KEY] for spec in specs}
+    return [_job(order, keys, batches, resource_key) for order in ORDERS]
 
 
-def _job(order: Order, keys: Mapping[str, dg.AssetKey], resource_key: str) -> dg.JobDefinition:
+def _job(
+    order: Order, keys: Mapping[str, dg.AssetKey], batches: Mapping[str, str], resource_key: str
+) -> dg.JobDefinition:
     name = job_name(order.name, resource_key)
     # Ops and jobs of a code location share one space of names.
     op_name = order.name if resource_key == RESOURCE else f"{order.name}_{resource_key}"
@@ -43,7 +46,7 @@ def _job(order: Order, keys: Mapping[str, dg.AssetKey], resource_key: str) -> dg
     def act(context: dg.OpExecutionContext, config: RunChoice) -> dg.Output[None]:
         batchor: BatchorResource = getattr(context.resources, resource_key)
         with one_clear_failure(), closing(batchor.runner()) as runner:
-            return _carry_out(context, runner, order, keys, config, resource_key)
+            return _carry_out(context, runner, order, keys, batches, config, resource_key)
 
     # Dagster reads the config's type from the signature.
     act.__annotations__["config"] = order.config
@@ -73,6 +76,7 @@ def _carry_out(
     runner: BatchRunner,
     order: Order,
     keys: Mapping[str, dg.AssetKey],
+    batches: Mapping[str, str],
     config: RunChoice,
     resource_key: str,
 ) -> dg.Output[None]:
@@ -82,9 +86,12 @@ def _carry_out(
     before = choose(runner, keys, wanted)
     context.instance.add_run_tags(context.run_id, {RUN_ID_TAG: before.run_id})
     sentence = order.act(Call(runner, runner.get_run(before.run_id), config, resource_key))
-    context.log.info(sentence)
-    told = _told(runner, before, sentence, resource_key)
     slot = slot_of(before)
+    after = _after(runner, before.run_id)
+    reading = _reading(context, runner, after, batches.get(slot.asset, "its batch asset")) if after else ""
+    sentence = " ".join(filter(None, [sentence, reading]))
+    told = _told(before, after, sentence, reading, resource_key)
+    context.log.info(sentence)
     if slot.asset in keys:
         context.log_event(
             dg.AssetObservation(keys[slot.asset], partition=slot.partition or None, description=sentence, metadata=told)
@@ -92,9 +99,23 @@ def _carry_out(
     return dg.Output(None, metadata=told)
 
 
-def _told(runner: BatchRunner, before: RunInfo, sentence: str, resource_key: str) -> dict[str, Any]:
+def _after(runner: BatchRunner, run_id: str) -> RunInfo | None:
     try:
-        after = progress_metadata(runner.info(before.run_id), resource_key)
+        return runner.info(run_id)
     except UnknownRunError:
-        after = BatchorMetadataSet(run_id=before.run_id, status="deleted")
-    return {**after, **BatchorMetadataSet(action=sentence)}
+        return None
+
+
+def _reading(context: dg.OpExecutionContext, runner: BatchRunner, after: RunInfo, submitted_by: str) -> str:
+    """Who reads the rest of the rows; empty where that is no question any more, or a later run answers it."""
+    newest = newest_run(runner, slot_of(after))
+    is_newest = newest is None or newest.run_id == after.run_id
+    return unread(after, context.instance, submitted_by) if is_newest else ""
+
+
+def _told(before: RunInfo, after: RunInfo | None, sentence: str, reading: str, resource_key: str) -> dict[str, Any]:
+    if after is None:
+        seen = BatchorMetadataSet(run_id=before.run_id, status="deleted")
+    else:
+        seen = progress_metadata(after, resource_key, reading=reading)
+    return {**seen, **BatchorMetadataSet(action=sentence)}

@@ -23,6 +23,7 @@ from batchor_dagster.config import (
 )
 from batchor_dagster.engine_runs import (
     ASSET_LABEL,
+    DUE,
     GENERATION_LABEL,
     Slot,
     SlotRange,
@@ -31,14 +32,16 @@ from batchor_dagster.engine_runs import (
     is_cancelled,
     latest_for,
     member_label,
+    newest_run,
     slots_of,
     target,
     target_of,
     views,
 )
-from batchor_dagster.metadata import BatchorMetadataSet
+from batchor_dagster.metadata import GENERATION_TAG, LATEST_RUN_TAG, BatchorMetadataSet
 from batchor_dagster.partitions import partitions_of_step
 from batchor_dagster.reports import submission_metadata, why_waiting
+from batchor_dagster.unread import cut_short
 from batchor_engine import (
     BatchJob,
     BatchRunner,
@@ -55,12 +58,16 @@ Jobs = list[BatchJob[Any, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """One engine run to be: for what, as which generation, and what the launchpad changes about the job."""
+    """One engine run to be: for what, as which generation, and what the launchpad changes about the job.
+
+    With `submitted_since` it is somebody else's, and nothing is sent.
+    """
 
     where: Slot | SlotRange
     run_id: str
     generation: str
     overrides: dict[str, Any]
+    submitted_since: bool = False
 
     def job(self, jobs: Jobs) -> BatchJob[Any, Any]:
         """One job out of those of the partitions."""
@@ -80,9 +87,17 @@ def submit(
     *,
     resource_key: str,
     cancel_on_termination: bool,
-) -> dg.MaterializeResult:
-    """Start or resume the engine run of this step and say what went out; `jobs` are those of its partitions."""
+) -> Iterator[dg.MaterializeResult]:
+    """Start or resume the engine run of this step and say what went out; `jobs` are those of its partitions.
+
+    Nothing is yielded, and so nothing shown, where the partition has been submitted since a sensor asked for it.
+    """
     launch = plan_launch(context, runner, target(asset_label(results_key), partitions_of_step(context)), config)
+    if launch.submitted_since:
+        context.log.info(
+            f"{launch.run_id} was submitted for {launch.where} since the sensor asked for it: nothing is sent."
+        )
+        return
     with _terminated(context, runner, launch.run_id, cancel=cancel_on_termination), _way_out(launch):
         runner.start(launch.job(jobs), run_id=launch.run_id, labels=launch.labels())
     info = runner.info(launch.run_id)
@@ -95,22 +110,31 @@ def submit(
     context.log.info(
         f"{info.run_id}: {counted(info.summary.total_items, 'row')} in {counted(len(info.batches), 'batch')}"
     )
-    said = submission_metadata(runner.get_run(info.run_id), info, results=results_key, resource_key=resource_key)
+    submitted_by = asset_label(context.assets_def.key)
+    reading = "" if info.reading_finished else cut_short(info, context.run.run_id, submitted_by)
+    said = submission_metadata(
+        runner.get_run(info.run_id), info, results=results_key, resource_key=resource_key, reading=reading
+    )
+    if reading:
+        context.log.warning(reading)
     if said.paused:
         context.log.warning(f"{info.run_id} is paused. {said.paused}")
     elif waits := why_waiting(info):
         context.log.warning(f"{info.run_id} is not all sent.{waits} The sensor sees to it.")
-    return dg.MaterializeResult(metadata={**said, **_particulars(context, runner, launch, info)})
+    yield dg.MaterializeResult(metadata={**said, **_particulars(context, runner, launch, info)})
 
 
 def plan_launch(
     context: dg.AssetExecutionContext, runner: BatchRunner, where: Slot | SlotRange, config: BatchorRunConfig
 ) -> Launch:
     """Which engine run is meant; a dg.Failure where there is nothing to resume, or it was started differently."""
-    stored = _stored(context, runner, where, config.generation)
     generation = config.generation
     if config.generation == NEW:
         generation = generation_of(context.run, context.instance)
+        _keep_generation(context, generation)
+        if run_id := _submitted_since(context, runner, where, generation):
+            return Launch(where=where, run_id=run_id, generation=generation, overrides={}, submitted_since=True)
+    stored = _stored(context, runner, where, config.generation)
     if stored is None:
         return Launch(where=where, run_id=where.run_id(generation), generation=generation, overrides=config.overrides())
     started_with = stored_overrides(stored)
@@ -127,6 +151,30 @@ def plan_launch(
         generation=stored.labels.get(GENERATION_LABEL, generation),
         overrides=overrides,
     )
+
+
+def _keep_generation(context: dg.AssetExecutionContext, generation: str) -> None:
+    """Tag a run with a generation that its ids do not tell, so that its re-executions have it for ever.
+
+    Dagster copies no tag of a backfill that has ended, and the root run, which has it, may be deleted.
+    """
+    run = context.run
+    if generation not in (run.run_id, run.root_run_id, run.tags.get(GENERATION_TAG)):
+        context.instance.add_run_tags(run.run_id, {GENERATION_TAG: generation})
+
+
+def _submitted_since(
+    context: dg.AssetExecutionContext, runner: BatchRunner, where: Slot | SlotRange, generation: str
+) -> str | None:
+    """The run of a partition that somebody else started after a submission sensor had asked for this one.
+
+    A run that waited in a queue would pay for the same rows again; what has changed since then, the sensor sees.
+    """
+    if not generation.startswith(DUE) or isinstance(where, SlotRange):
+        return None
+    newest = newest_run(runner, where)
+    known = {where.run_id(generation), context.run.tags.get(LATEST_RUN_TAG)}
+    return newest.run_id if newest is not None and newest.run_id not in known else None
 
 
 _OTHER_GENERATION = "leave it as it was to go on, or materialize with generation: new to start over and pay again"

@@ -41,7 +41,8 @@ def is_given_up(record: dg.RunRecord) -> bool:
 
 @dataclass(frozen=True)
 class Watch:
-    """What a sensor looks after: its name, the result assets, its interval in seconds, and the assets of failed rows.
+    """What a sensor looks after: its name, the result assets, its interval in seconds, the assets of failed rows, and
+    the names of the assets that submit.
 
     Assets stand under the engine's label of the result asset. They are all of one resource.
     """
@@ -50,6 +51,7 @@ class Watch:
     keys: Mapping[str, dg.AssetKey]
     interval_sec: float
     failures: Mapping[str, dg.AssetKey] = field(default_factory=dict[str, dg.AssetKey])
+    submitted_by: Mapping[str, str] = field(default_factory=dict[str, str])
     resource_key: str = RESOURCE
 
     def selection(self, asset: str) -> list[dg.AssetKey]:

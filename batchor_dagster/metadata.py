@@ -23,6 +23,8 @@ REVISION_TAG = f"{NAMESPACE}/revision"
 REASON_TAG = f"{NAMESPACE}/reason"
 # On a run of a submission sensor: what it and all later attempts have in common.
 GENERATION_TAG = f"{NAMESPACE}/generation"
+# On the same: the engine run that it saw as the latest of the partition; what is later was submitted by somebody else.
+LATEST_RUN_TAG = f"{NAMESPACE}/latest_run"
 # On a run that turned a partition red on purpose: the outcome that it showed.
 OUTCOME_TAG = f"{NAMESPACE}/outcome"
 
@@ -68,6 +70,9 @@ class BatchorMetadataSet:
     paused: Annotated[
         str | None, Says("Why it is paused and how it goes on, in sentences; only while it is.", BATCH, PROGRESS)
     ] = None
+    reading: Annotated[
+        str | None, Says("Who reads the rest, where only a part of the rows was read; only then.", BATCH, PROGRESS)
+    ] = None
     action: Annotated[str | None, Says("What a control job did, in one sentence.", PROGRESS)] = None
     in_doubt: Annotated[
         int | None,
@@ -77,13 +82,16 @@ class BatchorMetadataSet:
     outcomes: Annotated[
         dg.MarkdownMetadataValue | None, Says("Completed rows and failed ones by class, as a picture.", RESULTS)
     ] = None
-    rows: Annotated[int | None, Says("Rows of the run, or of this partition of it.", *_ALL, FAILURES)] = None
+    rows: Annotated[
+        int | None, Says("Rows of the run, or of this partition of it, as far as they were read.", *_ALL, FAILURES)
+    ] = None
     completed: Annotated[int | None, Says("Rows with a valid answer.", PROGRESS, RESULTS)] = None
     failed: Annotated[int | None, Says("Rows that failed for good.", PROGRESS, RESULTS)] = None
     answered: Annotated[int | None, Says("Rows that have an end here or an answer at the provider.", PROGRESS)] = None
-    progress_percent: Annotated[float | None, Says("The same as a share of all rows, 0 to 100; plots.", PROGRESS)] = (
-        None
-    )
+    progress_percent: Annotated[
+        float | None,
+        Says("The same as a share of all rows, 0 to 100; absent until all were read; plots.", PROGRESS),
+    ] = None
     cost: Annotated[str | None, Says("The cost in words: amount, price list, or why there is no price.", RESULTS)] = (
         None
     )

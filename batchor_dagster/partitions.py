@@ -45,6 +45,16 @@ def is_within(tags: Mapping[str, str], partition: str, stored: Sequence[str]) ->
     return len(places) == 2 and places[0] <= stored.index(partition) <= places[1]
 
 
+def keys_of(tags: Mapping[str, str], keys: Sequence[str]) -> Sequence[str]:
+    """Which of these keys, all that an asset has, in order, a Dagster run with these tags is for."""
+    if PARTITION_TAG in tags:
+        return [tags[PARTITION_TAG]]
+    ends = [keys.index(tags[tag]) for tag in (RANGE_START_TAG, RANGE_END_TAG) if tags.get(tag) in keys]
+    if len(ends) == 2:
+        return keys[ends[0] : ends[1] + 1]
+    return [key for key in keys if not key]
+
+
 def partitions_of_step(context: dg.AssetExecutionContext) -> list[str]:
     """The partitions that a step works on, in order; none for an asset without partitions."""
     if context.assets_def.partitions_def is None:

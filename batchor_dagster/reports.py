@@ -26,7 +26,12 @@ _OPENAI_BATCHES = "https://platform.openai.com/batches"
 
 
 def submission_metadata(
-    run: Run, info: RunInfo, *, results: dg.AssetKey | None = None, resource_key: str = RESOURCE
+    run: Run,
+    info: RunInfo,
+    *,
+    results: dg.AssetKey | None = None,
+    resource_key: str = RESOURCE,
+    reading: str = "",
 ) -> BatchorMetadataSet:
     """What went out so far, what it was estimated to need, and where the answers will be."""
     estimate = run.estimate()
@@ -35,6 +40,7 @@ def submission_metadata(
         revision=info.revision,
         status=info.summary.status.value,
         paused=why_paused(info, resource_key) or None,
+        reading=reading or None,
         rows=info.summary.total_items,
         request_files=estimate.request_files,
         estimated_input_tokens=estimate.input_tokens,
@@ -47,8 +53,11 @@ def submission_metadata(
     )
 
 
-def progress_metadata(info: RunInfo, resource_key: str = RESOURCE) -> BatchorMetadataSet:
-    """Numbers that plot: rows with a final answer, and rows that the provider says it has answered."""
+def progress_metadata(info: RunInfo, resource_key: str = RESOURCE, *, reading: str = "") -> BatchorMetadataSet:
+    """Numbers that plot: rows with a final answer, and rows that the provider says it has answered.
+
+    Until all rows were read there is no share of them; `reading` says who reads the rest.
+    """
     summary = info.summary
     done = summary.completed_items + summary.failed_items
     at_provider = sum(batch.remote_completed + batch.remote_failed for batch in info.batches if not _is_read(batch))
@@ -60,14 +69,26 @@ def progress_metadata(info: RunInfo, resource_key: str = RESOURCE) -> BatchorMet
         control=summary.control_state.value,
         control_reason=summary.control_reason,
         paused=why_paused(info, resource_key) or None,
+        reading=reading or None,
         rows=summary.total_items,
         completed=summary.completed_items,
         failed=summary.failed_items,
         answered=answered,
         in_doubt=doubts(info) or None,
-        progress_percent=round(100 * answered / summary.total_items, 1) if summary.total_items else 0.0,
-        progress=progress_plot(summary.completed_items, summary.failed_items, answered, summary.total_items),
+        progress_percent=_percent(answered, summary.total_items) if info.reading_finished else None,
+        progress=progress_plot(summary.completed_items, summary.failed_items, answered, summary.total_items)
+        if info.reading_finished
+        else None,
     )
+
+
+def _percent(answered: int, rows: int) -> float:
+    return round(100 * answered / rows, 1) if rows else 0.0
+
+
+def answered_of(answered: int, rows: int, *, all_read: bool) -> str:
+    """How far one run or several are, where `rows` may be only those that were read so far."""
+    return f"{answered} of {rows} rows answered" if all_read else f"{answered} of the {rows} rows read so far answered"
 
 
 def result_metadata(run: Run, info: RunInfo, facts: Facts) -> BatchorMetadataSet:
@@ -157,15 +178,19 @@ def why_waiting(info: RunInfo) -> str:
     return f" The provider refused it or could not be reached: the next attempt is due in {max(1, round(seconds))} s."
 
 
-def pending_message(info: RunInfo, key: dg.AssetKey, resource_key: str) -> str:
-    """One line for a run that has not ended: how far it is, and who will materialize the asset."""
+def pending_message(info: RunInfo, key: dg.AssetKey, resource_key: str, *, reading: str = "") -> str:
+    """One line for a run that has not ended: how far it is, and who will materialize the asset.
+
+    `reading` says what is to be done where only a part of the rows was read.
+    """
     seen = progress_metadata(info)
+    answered = answered_of(seen.answered or 0, seen.rows or 0, all_read=info.reading_finished)
     paused = why_paused(info, resource_key)
     sensor = polling_sensor_name(resource_key)
     return (
-        f"{info.run_id} is not finished: {seen.answered} of {seen.rows} rows answered in "
-        f"{counted(len(info.batches), 'batch')}. "
-        + (f"It is paused. {paused}" if paused else _who_goes_on(key, sensor))
+        f"{info.run_id} is not finished: {answered} in {counted(len(info.batches), 'batch')}. "
+        + (f"It is paused. {paused}" if paused else reading or _who_goes_on(key, sensor))
+        + (f" {reading}" if paused and reading else "")
         + ("" if paused else why_waiting(info))
         + in_doubt_message(doubts(info), resource_key)
     )

@@ -36,6 +36,7 @@ from batchor_dagster.partitions import partitions_of_step
 from batchor_dagster.reports import pending_message
 from batchor_dagster.resources import BatchorResource
 from batchor_dagster.submission import one_clear_failure
+from batchor_dagster.unread import unread
 from batchor_engine import BatchRunner, Run, RunInfo, UnknownRunError, counted
 
 OnPending = Literal["skip", "wait", "fail"]
@@ -129,7 +130,10 @@ def bring_in(
     if missing:
         raise _never_submitted(missing, target.submitted_by)
     pending = [info for info in infos.values() if not info.is_finished]
-    messages = [pending_message(info, key, policy.resource_key) for info in pending]
+    latest = {info.run_id for info in newest.values()}
+    by = target.submitted_by.to_user_string()
+    reading = {info.run_id: unread(info, context.instance, by) if info.run_id in latest else "" for info in pending}
+    messages = [pending_message(info, key, policy.resource_key, reading=reading[info.run_id]) for info in pending]
     if messages and on_pending == "fail":
         raise dg.Failure(" ".join(messages))
     for message in messages:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import dagster as dg
 
 from batchor_dagster.engine_runs import ASSET_LABEL, Slot, newest_run, slot_of, slots_of, target_of
-from batchor_dagster.reports import progress_metadata
+from batchor_dagster.reports import answered_of, progress_metadata
 from batchor_engine import BatchRunner, RunInfo, UnknownRunError
 
 MAX_LISTED = 20
@@ -117,4 +117,5 @@ def told(info: RunInfo) -> str:
     seen = progress_metadata(info)
     reason = f" ({seen.control_reason})" if seen.control_reason else ""
     state = f"{seen.control}{reason}" if not info.is_finished and seen.control != "running" else seen.status
-    return f"{target_of(info)}: run {info.run_id}, {state}, {seen.answered} of {seen.rows} rows answered"
+    answered = answered_of(seen.answered or 0, seen.rows or 0, all_read=info.reading_finished)
+    return f"{target_of(info)}: run {info.run_id}, {state}, {answered}"

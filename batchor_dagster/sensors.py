@@ -13,7 +13,7 @@ import dagster as dg
 from batchor_dagster.assets import AnyAssets, result_specs
 from batchor_dagster.engine_runs import asset_label
 from batchor_dagster.ledger import Ledger, Watch
-from batchor_dagster.metadata import FAILURES_KEY, RESOURCE_KEY
+from batchor_dagster.metadata import FAILURES_KEY, RESOURCE_KEY, RESULTS_OF_KEY
 from batchor_dagster.resources import RESOURCE, BatchorResource, polling_sensor_name
 from batchor_dagster.tick import Tick
 
@@ -54,6 +54,7 @@ def build_batchor_polling_sensor(
         keys=keys,
         interval_sec=minimum_interval_seconds,
         failures=failures,
+        submitted_by={asset_label(spec.key): spec.metadata[RESULTS_OF_KEY] for spec in specs},
         resource_key=resource_key,
     )
 

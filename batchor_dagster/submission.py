@@ -38,14 +38,14 @@ def submission_asset(
     def job(given: dict[str, Any]) -> BatchJob[Any, Any]:
         return checked_job(fn(**{name: value for name, value in given.items() if name in wanted}), fn, model)
 
-    def asset(context: dg.AssetExecutionContext, **given: Any) -> dg.MaterializeResult:
+    def asset(context: dg.AssetExecutionContext, **given: Any) -> Iterator[dg.MaterializeResult]:
         batchor: BatchorResource = given[resource_key]
         config = run_config_of(given.get(CONFIG_PARAMETER))
         keys = partitions_of_step(context)
         with one_clear_failure(), closing(batchor.runner()) as runner:
             several = [for_partition(given, context, keys, key) for key in keys] if len(keys) > 1 else []
             jobs = [job(one) for one in several or [{**given, "context": context}]]
-            return submit(
+            yield from submit(
                 context,
                 runner,
                 jobs,
@@ -57,7 +57,7 @@ def submission_asset(
 
     by_partition = takes_ranges(op_args.get("backfill_policy"))
     adopt_signature(asset, fn, resource_key, by_partition=by_partition, name=spec.key.to_python_identifier())
-    return dg.asset(**_spec_args(spec), **op_args)(asset)
+    return dg.asset(**_spec_args(spec), output_required=False, **op_args)(asset)
 
 
 def _spec_args(spec: dg.AssetSpec) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from itertools import chain, zip_longest
 from typing import Literal
 
@@ -15,9 +16,26 @@ import dagster as dg
 
 from batchor_dagster.assets import AnyAssets, flatten, result_specs
 from batchor_dagster.due import Shown, Submission, has_ended, partitions_by_age, submission_of
-from batchor_dagster.engine_runs import ASSET_LABEL, GENERATION_LABEL, Slot, asset_label, newest_run
+from batchor_dagster.engine_runs import (
+    ASSET_LABEL,
+    DUE,
+    GENERATION_LABEL,
+    Slot,
+    asset_label,
+    due_generation,
+    newest_run,
+    slots_of,
+)
 from batchor_dagster.ledger import UNFINISHED, is_given_up
-from batchor_dagster.metadata import GENERATION_TAG, REASON_TAG, RESOURCE_KEY, RESULTS_OF_KEY, SENSOR_TAG
+from batchor_dagster.metadata import (
+    GENERATION_TAG,
+    LATEST_RUN_TAG,
+    REASON_TAG,
+    RESOURCE_KEY,
+    RESULTS_OF_KEY,
+    SENSOR_TAG,
+)
+from batchor_dagster.partitions import keys_of
 from batchor_dagster.resources import RESOURCE, BatchorResource
 from batchor_dagster.sensors import tick_seconds
 from batchor_engine import BatchRunner, ItemStatus, RunControlState, RunInfo, counted
@@ -82,7 +100,8 @@ def build_batchor_submission_sensor(
         here = context.repository_def.assets_defs_by_key if context.repository_def else {}
         submissions = [submission_of(key, label, {**given, **here}) for key, label in labels.items()]
         with closing(batchor.runner()) as runner:
-            return SubmissionTick(context.instance, runner, rules, submissions, deadline).run()
+            repository = context.repository_def
+            return SubmissionTick(context.instance, runner, rules, submissions, deadline, repository).run()
 
     return submit
 
@@ -98,11 +117,12 @@ class Rules:
 
 @dataclass(frozen=True)
 class Due:
-    """A partition to submit, and the generation that all attempts to do so share."""
+    """A partition to submit, the generation that all attempts to do so share, and the latest run that it has by now."""
 
     submission: Submission
     partition: str
     generation: str
+    latest: str
 
 
 @dataclass
@@ -114,6 +134,7 @@ class SubmissionTick:
     rules: Rules
     submissions: Sequence[Submission]
     deadline: float
+    repository: dg.RepositoryDefinition | None = None
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def run(self) -> dg.SensorResult:
@@ -149,8 +170,12 @@ class SubmissionTick:
 
     def _due(self, one: Submission, under_way: Mapping[str, dg.DagsterRun]) -> Iterator[Due]:
         shown = Shown.read(self.instance, one)
-        for partition in partitions_by_age(one, self.now, self.instance):
+        partitions = partitions_by_age(one, self.now, self.instance)
+        queued = {key for run in self._submitting(one) for key in keys_of(run.tags, partitions)}
+        for partition in partitions:
             sent = shown.of[one.key].get(partition)
+            if partition in queued:
+                continue
             if sent is not None and self.rules.on_upstream_update == "ignore":
                 continue
             if not has_ended(one.partitions_def, partition, self.now):
@@ -158,15 +183,37 @@ class SubmissionTick:
             made_of = shown.made_of(one, partition, self.now, self.instance)
             if made_of is None or (sent is not None and made_of <= sent):
                 continue
-            again = "" if sent is None else f"@{made_of}"
-            due = Due(one, partition, f"{_prefix(one)}{partition}]{again}")
-            if due.generation not in under_way and (sent is not None or self._is_ours(due)):
+            due = self._attempt(one, partition, None if sent is None else made_of)
+            if due is not None and due.generation not in under_way:
                 yield due
 
-    def _is_ours(self, due: Due) -> bool:
-        """False when somebody else has submitted the partition, even if that was cut short: they can go on with it."""
-        newest = newest_run(self.runner, Slot(due.submission.label, due.partition))
-        return newest is None or newest.labels.get(GENERATION_LABEL) == due.generation
+    def _attempt(self, one: Submission, partition: str, made_of: int | None) -> Due | None:
+        """What to submit: again because of `made_of`, or else for the first time, as far as Dagster shows.
+
+        None when somebody else has submitted the partition, even if that was cut short: they can go on with it. What
+        this sensor has submitted, and Dagster does not show (any more), is gone on with.
+        """
+        slot = Slot(one.label, partition)
+        newest = newest_run(self.runner, slot)
+        first, latest = due_generation(slot), "" if newest is None else newest.run_id
+        if made_of is not None:
+            return Due(one, partition, f"{first}@{made_of}", latest)
+        last = first if newest is None else newest.labels.get(GENERATION_LABEL, "")
+        return Due(one, partition, last, latest) if last == first or last.startswith(f"{first}@") else None
+
+    def _submitting(self, one: Submission) -> Iterator[dg.DagsterRun]:
+        """Dagster runs that have not ended and submit this asset, whoever asked for them."""
+        for run in self._unfinished:
+            selected = run.asset_selection
+            if not selected and self.repository is not None and self.repository.has_job(run.job_name):
+                selected = self.repository.get_job(run.job_name).asset_layer.selected_asset_keys
+            if one.key in (selected or ()):
+                yield run
+
+    @cached_property
+    def _unfinished(self) -> list[dg.DagsterRun]:
+        found = self.instance.get_run_records(dg.RunsFilter(statuses=UNFINISHED))
+        return [record.dagster_run for record in found if not is_given_up(record)]
 
     def _request(self, due: Due) -> dg.RunRequest | None:
         """The next attempt, unless the last one is too young or was cancelled."""
@@ -178,7 +225,11 @@ class SubmissionTick:
             run_key=f"{due.generation}:{len(earlier)}",
             asset_selection=[due.submission.key],
             partition_key=due.partition or None,
-            tags={**tags, REASON_TAG: "due" if not earlier else "retry"},
+            tags={
+                **tags,
+                REASON_TAG: "due" if not earlier else "retry",
+                **({LATEST_RUN_TAG: due.latest} if due.latest else {}),
+            },
         )
 
     def _under_way(self) -> dict[str, dg.DagsterRun]:
@@ -188,7 +239,13 @@ class SubmissionTick:
         return {record.dagster_run.tags[GENERATION_TAG]: record.dagster_run for record in found}
 
     def _flying(self, one: Submission) -> list[RunInfo]:
-        return self.runner.find_runs({ASSET_LABEL: one.label}, unfinished=True)
+        """Runs that are not over, but for those that a later one answers again and that nothing is awaited of."""
+        found = self.runner.find_runs({ASSET_LABEL: one.label}, unfinished=True)
+        return [info for info in found if info.summary.active_batches or self._is_newest(info)]
+
+    def _is_newest(self, info: RunInfo) -> bool:
+        newest = (newest_run(self.runner, slot) for slot in slots_of(info))
+        return any(one is not None and one.run_id == info.run_id for one in newest)
 
     def _tokens_allow(self, one: Submission, under_way: int) -> int:
         """How many partitions the token budget has room for; one at a time until the first has told its size."""
@@ -224,7 +281,7 @@ def _may_ask_again(earlier: Sequence[dg.RunRecord]) -> bool:
 
 
 def _prefix(one: Submission) -> str:
-    return f"due:{one.label}["
+    return f"{DUE}{one.label}["
 
 
 def _keys_of(asset: object) -> list[dg.AssetKey]:

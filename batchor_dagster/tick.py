@@ -25,20 +25,25 @@ from batchor_dagster.engine_runs import (
 from batchor_dagster.ledger import Ledger
 from batchor_dagster.metadata import REASON_TAG, REVISION_TAG, RUN_ID_TAG, SENSOR_TAG, BatchorMetadataSet
 from batchor_dagster.partitions import existing, pieces, range_tags
-from batchor_dagster.reports import in_doubt_message, progress_metadata
+from batchor_dagster.reports import answered_of, in_doubt_message, progress_metadata
 from batchor_dagster.resources import job_name
+from batchor_dagster.unread import is_idle, unread
 from batchor_engine import BatchRunner, RunControlState, RunInfo, counted
 
 DELIVER = "deliver"
 LONGEST_PAUSE_SEC = 3600.0
 # Dagster writes the observations of a tick one by one; the rest is reported by the next ticks.
 MAX_OBSERVATIONS = 100
+# Of how many runs that were cut while they were read the line of a tick names the way out.
+MAX_CUT_NAMED = 3
 
 # Clocks of the machines that start runs may differ by this much.
 CLOCK_MARGIN_SEC = 300.0
 
 # By engine run: the slots that it is the latest run of, in order.
 OwnSlots = dict[str, list[Slot]]
+# By engine run: what is said about how far it is.
+Progress = dict[str, BatchorMetadataSet]
 # A run that has ended, and where that is not shown.
 Undelivered = tuple[RunInfo, list[Slot]]
 
@@ -124,11 +129,14 @@ class Tick:
         self.ledger.foresee(ended=(slot for info in history.ended for slot in own.get(info.run_id, ())))
         undelivered, settled_until = self._undelivered(history, own)
         requests = list(self._requests(history.working, own, undelivered))
-        observations, seen = self._observations(history.working, own, before.seen)
+        # A cut run that a later one answers again, and that has nothing more to fetch, is nobody's concern.
+        flying = [info for info in history.working if info.run_id in own or not is_idle(info)]
+        told = {info.run_id: self._progress(info, own) for info in flying}
+        observations, seen = self._observations(flying, told, own, before.seen)
         until = min([settled_until, *(_age(info) for info, _ in undelivered), *history.open_since()])
         return dg.SensorResult(
             run_requests=requests,
-            skip_reason=None if requests else _progress_line(history.working, self.ledger.watch.resource_key),
+            skip_reason=None if requests else _progress_line(flying, told, self.ledger.watch.resource_key),
             asset_events=observations,
             cursor=Cursor(seen, until, history.settled_at(until)).write(),
         )
@@ -223,15 +231,22 @@ class Tick:
             },
         )
 
+    def _progress(self, info: RunInfo, own: OwnSlots) -> BatchorMetadataSet:
+        """How far a run is; who reads the rest of its rows is said where no later run does."""
+        watch = self.ledger.watch
+        submitted_by = watch.submitted_by.get(slot_of(info).asset, "its batch asset")
+        reading = unread(info, self.ledger.instance, submitted_by) if info.run_id in own else ""
+        return progress_metadata(info, watch.resource_key, reading=reading)
+
     def _observations(
-        self, working: Sequence[RunInfo], own: OwnSlots, seen: str
+        self, working: Sequence[RunInfo], told: Progress, own: OwnSlots, seen: str
     ) -> tuple[list[dg.AssetObservation], str]:
         """What Dagster has not been told yet, and the digest to remember; the old one while something is left.
 
         A run is observed on the first partition that it is the latest of, for an older one would belie a newer.
         """
         working = [info for info in working if info.run_id in own]
-        digest = _digest(working)
+        digest = _digest(told[info.run_id] for info in working)
         if digest == seen:
             return [], digest
         self.ledger.foresee(working=(own[info.run_id][0] for info in working))
@@ -239,7 +254,7 @@ class Tick:
         for info in working:
             if self._late() or len(found) == MAX_OBSERVATIONS:
                 return found, seen
-            progress = progress_metadata(info, self.ledger.watch.resource_key)
+            progress = told[info.run_id]
             slot = own[info.run_id][0]
             if _facts(self.ledger.reported(slot)) != _facts(progress):
                 where = target_of(info)
@@ -248,7 +263,7 @@ class Tick:
                     dg.AssetObservation(
                         asset_key=self.ledger.watch.keys[slot.asset],
                         partition=slot.partition or None,
-                        description=progress.paused,
+                        description=" ".join(filter(None, [progress.paused, progress.reading])) or None,
                         metadata={**progress, **several},
                     )
                 )
@@ -288,23 +303,32 @@ def _is_paused(info: RunInfo) -> bool:
 
 
 def _facts(progress: BatchorMetadataSet) -> tuple[str | int | None, ...]:
-    told = progress
-    return told.run_id, told.answered, told.completed, told.failed, told.control, told.control_reason, told.in_doubt
+    counts = progress.answered, progress.completed, progress.failed
+    return progress.run_id, *counts, progress.control, progress.control_reason, progress.in_doubt, progress.reading
 
 
-def _digest(working: Sequence[RunInfo]) -> str:
-    facts = sorted([str(fact) for fact in _facts(progress_metadata(info))] for info in working)
+def _digest(told: Iterable[BatchorMetadataSet]) -> str:
+    facts = sorted([str(fact) for fact in _facts(progress)] for progress in told)
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
-def _progress_line(working: Sequence[RunInfo], resource_key: str) -> str:
+def _progress_line(working: Sequence[RunInfo], progress: Progress, resource_key: str) -> str:
     if not working:
         return "No run is in flight."
-    told = [progress_metadata(info, resource_key) for info in working]
+    told = [progress[info.run_id] for info in working]
     answered, rows = sum(one.answered or 0 for one in told), sum(one.rows or 0 for one in told)
     doubts = in_doubt_message(sum(one.in_doubt or 0 for one in told), resource_key)
-    line = f"{counted(len(working), 'run')} in flight: {answered} of {rows} rows answered."
-    return "".join([line, *_pauses(told), doubts])
+    all_read = all(info.reading_finished for info in working)
+    line = f"{counted(len(working), 'run')} in flight: {answered_of(answered, rows, all_read=all_read)}."
+    return "".join([line, *_pauses(told), *_cuts(told), doubts])
+
+
+def _cuts(told: Iterable[BatchorMetadataSet]) -> Iterator[str]:
+    """A sentence for each of the first runs of which only a part was read."""
+    cuts = [one.reading for one in told if one.reading]
+    yield from (f" {reading}" for reading in cuts[:MAX_CUT_NAMED])
+    if more := len(cuts) - MAX_CUT_NAMED if len(cuts) > MAX_CUT_NAMED else 0:
+        yield f" {counted(more, 'more run')} {'was' if more == 1 else 'were'} read in part."
 
 
 def _pauses(told: Iterable[BatchorMetadataSet]) -> Iterator[str]:

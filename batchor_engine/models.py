@@ -354,6 +354,8 @@ class RunInfo:
 
     `revision` grows with every change of the run's state, so that a host can tell "already asked for" from "new".
     `due` holds "advance" when request files can go out now, and "collect" when an ended batch waits to be read.
+    While `reading_finished` is False the summary counts the rows that were read so far, and only a process that has the
+    job reads the rest.
     """
 
     run_id: str
@@ -363,6 +365,7 @@ class RunInfo:
     summary: RunSummary
     due: frozenset[str]
     batches: list[BatchInfo]
+    reading_finished: bool = True
 
     @property
     def is_finished(self) -> bool:

@@ -36,6 +36,7 @@ def _run_info(host: Host, run: RunRecord, labels: dict[str, str], batches: list[
         summary=summarize(run, host.clock),
         due=frozenset(_due(host, run, batches)),
         batches=[batch_info(batch) for batch in batches],
+        reading_finished=run.ingest.finished,
     )
 
 

@@ -9,6 +9,8 @@ import dagster as dg
 import pytest
 
 from batchor_dagster.engine_runs import Slot, generation_of
+from batchor_dagster.metadata import GENERATION_TAG
+from tests.on_dagster.shop import Shop
 
 
 def noted(instance: dg.DagsterInstance, **fields: Any) -> dg.DagsterRun:
@@ -46,6 +48,28 @@ def test_a_root_that_was_deleted_still_names_the_generation(instance: dg.Dagster
     child = child_of(instance, root)
     instance.delete_run(root.run_id)
     assert generation_of(child, instance) == root.run_id
+
+
+def test_a_reexecution_of_a_reexecution_keeps_the_generation_though_the_root_was_deleted(
+    instance: dg.DagsterInstance,
+) -> None:
+    root = noted(instance, tags={GENERATION_TAG: "due:triage[]"})
+    child = child_of(instance, root, **root.tags)
+    instance.delete_run(root.run_id)
+    assert generation_of(child, instance) == "due:triage[]"
+
+
+def test_a_submission_of_a_backfill_keeps_its_generation_where_a_reexecution_finds_it(shop: Shop) -> None:
+    defs = shop.definitions()
+    assert shop.materialize(defs, "tickets").success
+    first = shop.materialize(defs, "triage_batch", tags={"dagster/backfill": "b1"})
+    run = shop.instance.get_run_by_id(first.run_id)
+    assert run
+    # What Dagster copies to a re-execution once the backfill has ended.
+    copied = {name: value for name, value in run.tags.items() if not name.startswith("dagster/")}
+    shop.instance.delete_run(first.run_id)
+    assert shop.materialize(defs, "triage_batch", tags=copied).success
+    assert len(shop.infos()) == len(shop.sandbox.batches()) == 1
 
 
 def test_run_ids_are_stable_readable_and_distinct() -> None:

@@ -266,6 +266,94 @@ def test_upstream_that_was_made_again_is_paid_again_only_on_request(shop: Shop) 
     assert asked(shop, defs) == []
 
 
+def queued(shop: Shop, tags: dict[str, str], job: str = "__ASSET_JOB", *keys: str) -> None:
+    """A Dagster run that somebody asked for and that has not begun."""
+    selected = frozenset(map(dg.AssetKey, keys)) or None
+    status = dg.DagsterRunStatus.NOT_STARTED
+    shop.instance.add_run(dg.DagsterRun(job, status=status, tags=tags, asset_selection=selected))
+
+
+def test_a_queued_run_of_the_sensor_sends_nothing_once_a_person_has_submitted_the_partition(
+    shop: Shop, capfd: pytest.CaptureFixture[str]
+) -> None:
+    defs = place(shop)
+    with_tickets(shop, defs, DAY)
+    (request,) = tick(shop, defs).run_requests or []
+    person = shop.materialize(defs, "triage_batch", partition_key=DAY)
+    late = shop.obey(defs, request)
+    assert late.success
+    assert late.asset_materializations_for_node("triage_batch") == []
+    (info,) = shop.infos()
+    assert info.labels["generation"] == person.run_id
+    assert f"{info.run_id} was submitted for triage[{DAY}] since the sensor asked" in capfd.readouterr().err
+    shop.sandbox.finish()
+    assert shop.paid_lines() == 4
+    assert asked(shop, defs) == []
+
+
+def test_a_queued_resubmission_sends_nothing_once_a_person_has_submitted_the_partition(shop: Shop) -> None:
+    defs = place(shop, on_upstream_update="resubmit")
+    with_tickets(shop, defs, DAY)
+    assert submit_next(shop, defs).success
+    with_tickets(shop, defs, DAY)
+    (request,) = tick(shop, defs).run_requests or []
+    assert shop.materialize(defs, "triage_batch", partition_key=DAY).success
+    assert shop.obey(defs, request).success
+    assert len(shop.infos()) == 2
+    assert asked(shop, defs) == []
+    with_tickets(shop, defs, DAY)
+    assert submit_next(shop, defs).success
+    assert len(shop.infos()) == 3
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"dagster/partition": DAY},
+        {"dagster/asset_partition_range_start": DAY, "dagster/asset_partition_range_end": NEXT_DAY},
+    ],
+)
+@pytest.mark.parametrize(("job", "keys"), [("__ASSET_JOB", ("triage_batch",)), ("nightly", ())])
+def test_a_partition_that_a_person_has_queued_is_not_due(
+    shop: Shop, tags: dict[str, str], job: str, keys: tuple[str, ...]
+) -> None:
+    nightly = dg.define_asset_job("nightly", selection=["triage_batch"])
+    defs = dg.Definitions.merge(place(shop), dg.Definitions(jobs=[nightly]))
+    with_tickets(shop, defs, DAY, THIRD_DAY)
+    queued(shop, tags, job, *keys)
+    assert asked(shop, defs) == [THIRD_DAY]
+
+
+def test_a_queued_run_of_other_assets_or_partitions_holds_nothing_back(shop: Shop) -> None:
+    defs = place(shop)
+    with_tickets(shop, defs, DAY)
+    queued(shop, {"dagster/partition": DAY}, "__ASSET_JOB", "triage")
+    queued(shop, {"dagster/partition": NEXT_DAY}, "__ASSET_JOB", "triage_batch")
+    queued(shop, {}, "batchor_pause")
+    assert asked(shop, defs) == [DAY]
+
+
+def test_a_sensor_whose_history_is_lost_goes_on_with_what_it_resubmitted_and_resubmits_again(shop: Shop) -> None:
+    defs = place(shop, on_upstream_update="resubmit")
+    for _ in range(2):
+        with_tickets(shop, defs, DAY)
+        assert submit_next(shop, defs).success
+    newest = shop.infos()[0].run_id
+    shop.instance.wipe_assets([dg.AssetKey("triage_batch")])
+    for run in shop.instance.get_runs():
+        shop.instance.delete_run(run.run_id)
+    # A generation is named after the id of an event, and a new history may count from 1: here it has gone further.
+    for _ in range(30):
+        shop.instance.report_runless_asset_event(dg.AssetMaterialization("elsewhere"))
+    with_tickets(shop, defs, DAY)
+    (event,) = submit_next(shop, defs).asset_materializations_for_node("triage_batch")
+    assert event.metadata["batchor/run_id"].value == newest
+    assert len(shop.infos()) == 2
+    with_tickets(shop, defs, DAY)
+    assert submit_next(shop, defs).success
+    assert len(shop.infos()) == 3
+
+
 def test_the_sensor_is_off_until_somebody_switches_it_on() -> None:
     sensor = build_batchor_submission_sensor(assets=[triage_assets()])
     assert sensor.default_status is dg.DefaultSensorStatus.STOPPED

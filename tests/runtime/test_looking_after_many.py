@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
-from batchor_engine import BatchRunner, OpenAIEnqueueLimitConfig, OpenAIProviderConfig, UnknownRunError
+from batchor_engine import (
+    BatchItem,
+    BatchRunner,
+    ItemSource,
+    OpenAIEnqueueLimitConfig,
+    OpenAIProviderConfig,
+    UnknownRunError,
+)
 from tests.runtime.conftest import World
 
 
@@ -106,3 +115,19 @@ def test_headroom_is_the_limit_less_what_is_enqueued(world: World) -> None:
     assert runner.budget_of("limited").headroom == 50_000
     runner.start(world.job(1), run_id="unlimited")
     assert runner.budget_of("unlimited").headroom is None
+
+
+def test_a_run_that_was_cut_while_it_was_read_says_that_its_counts_are_not_all(world: World) -> None:
+    class Broken(ItemSource[Any]):
+        def __iter__(self) -> Iterator[BatchItem[Any]]:
+            yield BatchItem("a", {})
+            raise RuntimeError("the connection is lost")
+
+    runner = world.runner()
+    with pytest.raises(RuntimeError, match="connection is lost"):
+        runner.start(world.job(Broken()), run_id="cut")
+    runner.start(world.job(1), run_id="whole")
+    assert {info.run_id: (info.summary.total_items, info.reading_finished) for info in runner.find_runs()} == {
+        "cut": (1, False),
+        "whole": (1, True),
+    }
