@@ -1,6 +1,7 @@
 """Asking the provider how batches stand: few calls, no downloads, no lease.
 
-Law: a poll error is not a verdict. What was seen is a fact and is written forward only; what was not seen stays.
+Law: a poll error is not a verdict. What was seen is a fact and is written forward only; what was not seen stays. One
+account that refuses us keeps no other from being looked at.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ _RUNS_A_PAGE = 500
 def poll(
     host: Host, *, run: RunRecord | None = None, paused_too: bool = False, stop: Callable[[], bool] = lambda: False
 ) -> PollReport:
-    """Look at the active batches of one run as just read, or of all; those of paused runs only with `paused_too`."""
+    """Look at the active batches of one run as just read, or of all; those of paused runs only with `paused_too`.
+
+    A key that is missing or refused, or a config that makes no client, is raised once every account was looked at.
+    """
     look = _Look(host, stop)
     batches = host.store.batches(run_pk=None if run is None else run.pk, states={BatchState.SUBMITTED})
     runs = _runs_of(host, {batch.run_id for batch in batches}, run)
@@ -37,6 +41,8 @@ def poll(
         wanted = [one for one in members if one.run_id in watched]
         if wanted and not stop():
             look.at_account(account, wanted, runs)
+    if look.refusal is not None:
+        raise look.refusal
     return look.report()
 
 
@@ -67,6 +73,8 @@ class _Look:
         self._complete = True
         self._over: set[int] = set()
         self._errors: list[str] = []
+        # The first thing that only a person can mend.
+        self.refusal: Exception | None = None
 
     def report(self) -> PollReport:
         return PollReport(self._calls, self._seen, self._ended, self._complete, tuple(self._errors))
@@ -88,7 +96,11 @@ class _Look:
         except ProviderError as error:
             self._miss(batches, error.message)
             if error.kind is ProviderErrorKind.AUTH:
-                raise
+                self.refusal = self.refusal or error
+        except (ValueError, TypeError) as error:
+            # No key, or a config that this process cannot make a client of.
+            self._miss(batches, str(error))
+            self.refusal = self.refusal or error
 
     def _by_pages(self, provider: BatchProvider, unseen: dict[str, BatchRecord], away: dict[str, str | None]) -> None:
         after: str | None = None
