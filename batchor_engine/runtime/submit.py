@@ -211,7 +211,7 @@ def go_on(work: Submission, batch: BatchRecord, send: Callable[[], str]) -> bool
         put_back(work, batch, error)
         return False
     uploaded = _record_upload(work, batch, file_id)
-    return uploaded is not None and _is_running(work) and create(work, uploaded, just_uploaded=True)
+    return uploaded is not None and is_running(work) and create(work, uploaded, just_uploaded=True)
 
 
 def keep_upload(work: Submission, batch: BatchRecord, send: Callable[[], str]) -> None:
@@ -227,7 +227,8 @@ def _record_upload(work: Submission, batch: BatchRecord, file_id: str) -> BatchR
     return replace(batch, state=BatchState.UPLOADED, input_file_id=file_id)
 
 
-def _is_running(work: Submission) -> bool:
+def is_running(work: Submission) -> bool:
+    """Whether nobody has paused or cancelled the run, as it stands now."""
     run = work.store.run(work.run.run_id)
     return run is not None and run.control is RunControlState.RUNNING
 
