@@ -28,7 +28,7 @@ from batchor_dagster.partitions import existing, pieces, range_tags
 from batchor_dagster.reports import answered_of, in_doubt_message, progress_metadata
 from batchor_dagster.resources import job_name
 from batchor_dagster.unread import is_idle, unread
-from batchor_engine import BatchRunner, RunControlState, RunInfo, counted
+from batchor_engine import BatchRunner, ProviderError, RunControlState, RunInfo, counted
 
 DELIVER = "deliver"
 LONGEST_PAUSE_SEC = 3600.0
@@ -121,8 +121,11 @@ class Tick:
     deadline: float
 
     def run(self) -> dg.SensorResult:
-        """The result of the tick; with nothing to request, its skip reason says how far the runs are."""
-        self._poll()
+        """The result of the tick; with nothing to request, its skip reason says how far the runs are.
+
+        An account that refuses us turns the tick red only when there is nothing to hand to Dagster: red hands nothing.
+        """
+        refusal = self._poll()
         before = Cursor.read(self.context.cursor)
         history = History.read(self.runner, self.ledger.watch.keys, before)
         own = _own_slots([*history.working, *history.ended])
@@ -134,17 +137,28 @@ class Tick:
         told = {info.run_id: self._progress(info, own) for info in flying}
         observations, seen = self._observations(flying, told, own, before.seen)
         until = min([settled_until, *(_age(info) for info, _ in undelivered), *history.open_since()])
+        cursor = Cursor(seen, until, history.settled_at(until)).write()
+        if refusal is not None and not requests and not observations and cursor == self.context.cursor:
+            raise refusal
+        trouble = "" if refusal is None else f"The provider could not be asked: {refusal} "
+        line = _progress_line(flying, told, self.ledger.watch.resource_key)
         return dg.SensorResult(
             run_requests=requests,
-            skip_reason=None if requests else _progress_line(flying, told, self.ledger.watch.resource_key),
+            skip_reason=None if requests else trouble + line,
             asset_events=observations,
-            cursor=Cursor(seen, until, history.settled_at(until)).write(),
+            cursor=cursor,
         )
 
-    def _poll(self) -> None:
-        report = self.runner.poll(deadline=max(0.0, self.deadline - time.monotonic()))
+    def _poll(self) -> Exception | None:
+        """Look at the provider; what only a person can mend, such as a refused key, for after the healthy accounts."""
+        try:
+            report = self.runner.poll(deadline=max(0.0, self.deadline - time.monotonic()))
+        except (ProviderError, ValueError, TypeError) as error:
+            self.context.log.error(f"The provider could not be asked: {error}")
+            return error
         for error in report.errors:
             self.context.log.warning(f"The provider did not answer: {error}")
+        return None
 
     def _undelivered(self, history: History, own: OwnSlots) -> tuple[list[Undelivered], float]:
         """Ended runs, the latest of a partition, that Dagster does not show there; and up to which age all are known.

@@ -5,7 +5,8 @@ Law: an unknown status means still running. Only the four last words of a provid
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import random
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from batchor_engine.core.records import BatchRecord, Observation
@@ -49,6 +50,18 @@ def max_pages(active: int) -> int:
 def by_list(batches: Collection[BatchRecord], now: float) -> bool:
     """Whether to look at a list page: for several batches, and while a late twin of a young one may still appear."""
     return len(batches) > 1 or any(now - batch.created_at < _TWIN_SEC for batch in batches)
+
+
+def in_turn(batches: Collection[BatchRecord], last: int | None, now: float) -> Sequence[BatchRecord]:
+    """The batches, beginning with the one after `last`; anywhere when none is known, so that short processes differ."""
+    line = sorted(batches, key=lambda batch: batch.pk)
+    if not line:
+        return line
+    if last is None:
+        first = random.Random(now).randrange(len(line))  # noqa: S311 - a turn, not cryptography
+    else:
+        first = next((place for place, batch in enumerate(line) if batch.pk > last), 0)
+    return [*line[first:], *line[:first]]
 
 
 def cadence_sec(interval: float, youngest_age: float | None) -> float:

@@ -63,8 +63,8 @@ class Host:
     # A create call may still be on its way to the provider this long after its own timeout.
     late_call_margin_sec: float = 30.0
     reached: Callable[[str], None] = field(default=lambda _name: None)
-    # The batch that a poll asked for last by its id, by account.
-    asked_last: dict[str, int] = field(default_factory=dict[str, int])
+    # The batch that a poll asked for last by its id, by account and by whether a list page had shown it.
+    asked_last: dict[tuple[str, bool], int] = field(default_factory=dict[tuple[str, bool], int])
     _artifacts: dict[str, ArtifactStore] = field(default_factory=dict[str, ArtifactStore])
     _providers: dict[str, BatchProvider] = field(default_factory=dict[str, BatchProvider])
     _jobs: dict[str, BatchJob[Any, Any]] = field(default_factory=dict[str, "BatchJob[Any, Any]"])

@@ -200,12 +200,18 @@ def _orphan_files(host: Host, run: RunRecord) -> Iterator[Diagnosis]:
         return
     message = f"nothing points to {named(orphans)}"
     if run.is_finished:
-        cure = _under_lease(host, run, lambda _lease: sweep(host, run) > 0)
+        cure = _under_lease(host, run, lambda _lease: _sweep_if_over(host, run.run_id))
         yield Diagnosis(Finding("orphan_file", message, run.run_id, repair="delete them"), cure)
     else:
         # Somebody may be about to point to it.
         later = f"{message}; they are deleted when the run ends"
         yield Diagnosis(Finding("orphan_file", later, run.run_id, Severity.NOTE))
+
+
+def _sweep_if_over(host: Host, run_id: str) -> bool:
+    """Sweep a run that is over still: rows retried since it was listed may have a segment that is being committed."""
+    run = host.store.run(run_id)
+    return run is not None and run.is_finished and sweep(host, run) > 0
 
 
 def budget_diagnoses(store: StateStore) -> Iterator[Diagnosis]:

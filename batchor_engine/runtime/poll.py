@@ -1,15 +1,16 @@
 """Asking the provider how batches stand: few calls, no downloads, no lease.
 
-Law: a poll error is not a verdict. What was seen is a fact and is written forward only; what was not seen stays.
+Law: a poll error is not a verdict. What was seen is a fact and is written forward only; what was not seen stays. One
+account that refuses us keeps no other from being looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
 
-from batchor_engine.core.polling import PAGE_SIZE, by_list, is_news, max_pages, observation
+from batchor_engine.core.polling import PAGE_SIZE, by_list, in_turn, is_news, max_pages, observation
 from batchor_engine.core.records import BatchRecord, Observation, RunRecord
 from batchor_engine.errors import ProviderError, ProviderErrorKind
 from batchor_engine.models import PollReport
@@ -18,8 +19,10 @@ from batchor_engine.runtime.host import Host
 from batchor_engine.runtime.twins import cancel_twins
 from batchor_engine.states import BatchState, RunControlState
 
-# Batches that no list page showed are asked for one by one, this many a poll, the longest unseen first.
+# Batches that no list page showed are asked for one by one, this many a poll, each in its turn.
 _SINGLES = 10
+# What fails with these fails for every batch of the account.
+_OF_ACCOUNT = frozenset({ProviderErrorKind.AUTH, ProviderErrorKind.RATE_LIMITED})
 _FEW_RUNS = 5
 _RUNS_A_PAGE = 500
 
@@ -27,7 +30,10 @@ _RUNS_A_PAGE = 500
 def poll(
     host: Host, *, run: RunRecord | None = None, paused_too: bool = False, stop: Callable[[], bool] = lambda: False
 ) -> PollReport:
-    """Look at the active batches of one run as just read, or of all; those of paused runs only with `paused_too`."""
+    """Look at the active batches of one run as just read, or of all; those of paused runs only with `paused_too`.
+
+    A key that is missing or refused, or a config that makes no client, is raised once every account was looked at.
+    """
     look = _Look(host, stop)
     batches = host.store.batches(run_pk=None if run is None else run.pk, states={BatchState.SUBMITTED})
     runs = _runs_of(host, {batch.run_id for batch in batches}, run)
@@ -37,6 +43,8 @@ def poll(
         wanted = [one for one in members if one.run_id in watched]
         if wanted and not stop():
             look.at_account(account, wanted, runs)
+    if look.refusal is not None:
+        raise look.refusal
     return look.report()
 
 
@@ -67,6 +75,8 @@ class _Look:
         self._complete = True
         self._over: set[int] = set()
         self._errors: list[str] = []
+        # The first thing that only a person can mend.
+        self.refusal: Exception | None = None
 
     def report(self) -> PollReport:
         return PollReport(self._calls, self._seen, self._ended, self._complete, tuple(self._errors))
@@ -84,11 +94,15 @@ class _Look:
             if provider.lists_batches and by_list(unseen.values(), self._host.clock):
                 self._by_pages(provider, unseen, {batch.intent_id: batch.provider_batch_id for batch in batches})
                 self._ask_one(provider, account, batches)
-            self._one_by_one(provider, unseen)
+            self._one_by_one(provider, account, unseen)
         except ProviderError as error:
             self._miss(batches, error.message)
             if error.kind is ProviderErrorKind.AUTH:
-                raise
+                self.refusal = self.refusal or error
+        except (ValueError, TypeError) as error:
+            # No key, or a config that this process cannot make a client of.
+            self._miss(batches, str(error))
+            self.refusal = self.refusal or error
 
     def _by_pages(self, provider: BatchProvider, unseen: dict[str, BatchRecord], away: dict[str, str | None]) -> None:
         after: str | None = None
@@ -107,25 +121,38 @@ class _Look:
     def _ask_one(self, provider: BatchProvider, account: str, batches: Sequence[BatchRecord]) -> None:
         """Ask for one listed batch by its id, each in its turn: a list may lag behind, on some servers for ever."""
         active = [batch for batch in batches if batch.pk not in self._over]
-        if not active or self._stop():
-            return
-        last = self._host.asked_last.get(account, 0)
-        batch = next((one for one in active if one.pk > last), active[0])
-        self._host.asked_last[account] = batch.pk
-        self._calls += 1
-        seen = observation(batch, provider.get_batch(str(batch.provider_batch_id)))
-        self._ended += len(self._host.store.observe([seen] if is_news(batch, seen) else []))
+        for batch in self._next(account, active, 1, listed=True):
+            if (seen := self._ask(provider, batch)) is not None:
+                self._ended += len(self._host.store.observe([seen] if is_news(batch, seen) else []))
 
-    def _one_by_one(self, provider: BatchProvider, unseen: dict[str, BatchRecord]) -> None:
-        oldest_look = sorted(unseen.values(), key=lambda batch: batch.polled_at or 0.0)
-        for batch in oldest_look[:_SINGLES]:
-            if self._stop():
-                break
-            self._calls += 1
-            remote = provider.get_batch(str(batch.provider_batch_id))
-            self._record([observation(batch, remote)], [batch])
-            del unseen[str(batch.provider_batch_id)]
+    def _one_by_one(self, provider: BatchProvider, account: str, unseen: dict[str, BatchRecord]) -> None:
+        for batch in self._next(account, unseen.values(), _SINGLES, listed=False):
+            if (seen := self._ask(provider, batch)) is not None:
+                self._record([seen], [batch])
+                del unseen[str(batch.provider_batch_id)]
         self._complete = self._complete and not unseen
+
+    def _next(
+        self, account: str, batches: Collection[BatchRecord], count: int, *, listed: bool
+    ) -> Iterator[BatchRecord]:
+        """Those whose turn it is to be asked for by id; a turn is used up also where asking fails."""
+        turns, turn = self._host.asked_last, (account, listed)
+        for batch in in_turn(batches, turns.get(turn), self._host.clock)[:count]:
+            if self._stop():
+                return
+            turns[turn] = batch.pk
+            yield batch
+
+    def _ask(self, provider: BatchProvider, batch: BatchRecord) -> Observation | None:
+        """What the provider says of one batch; None, and the others go on, where it fails for this one alone."""
+        self._calls += 1
+        try:
+            return observation(batch, provider.get_batch(str(batch.provider_batch_id)))
+        except ProviderError as error:
+            if error.kind in _OF_ACCOUNT:
+                raise
+            self._miss([batch], error.message)
+            return None
 
     def _record(self, seen: list[Observation], batches: list[BatchRecord]) -> None:
         self._seen += len(seen)

@@ -108,14 +108,14 @@ def _check_can_go_on(host: Host, run: RunRecord) -> None:
     if run.control is RunControlState.PAUSED:
         raise RunPausedError(run.run_id, run.control_reason)
     _check_account(host, run)
+    stuck = host.store.batches(run_pk=run.pk, states={BatchState.INDETERMINATE})
+    if stuck and run.live_batches == len(stuck) and not _to_send(run):
+        raise RunSubmissionIndeterminateError(run.run_id, stuck[0].intent_id)
     if run.control is RunControlState.CANCEL_REQUESTED:
         return
     idle = not run.live_batches and not _to_send(run)
     if not run.ingest.finished and host.job_of(run.run_id) is None and idle and not _is_busy(host, run):
         raise RunIngestionSourceRequiredError(run.run_id)
-    stuck = host.store.batches(run_pk=run.pk, states={BatchState.INDETERMINATE})
-    if stuck and run.live_batches == len(stuck) and not _to_send(run):
-        raise RunSubmissionIndeterminateError(run.run_id, stuck[0].intent_id)
 
 
 def _is_busy(host: Host, run: RunRecord) -> bool:
@@ -127,10 +127,16 @@ def _is_busy(host: Host, run: RunRecord) -> bool:
 def _check_account(host: Host, run: RunRecord) -> None:
     """Batches of another account can be neither seen nor collected from here, so waiting would never end."""
     own = host.provider_of(run).account_label
-    away = host.store.batches(run_pk=run.pk, states={BatchState.SUBMITTED, BatchState.ENDED})
+    seen_there = {BatchState.SUBMITTED, BatchState.ENDED}
+    found = host.store.batches(run_pk=run.pk, states={*seen_there, BatchState.UPLOADED})
+    # Whether a create that was begun has made a batch only its own account can tell.
+    away = [batch for batch in found if batch.state in seen_there or batch.create_at is not None]
     if away and all(batch.account != own for batch in away) and not _to_send(run):
         raise OtherAccountError(run.run_id, away[0].account, own)
 
 
 def _to_send(run: RunRecord) -> int:
+    """Rows that are yet to be sent; a cancelled run sends none."""
+    if run.control is RunControlState.CANCEL_REQUESTED:
+        return 0
     return run.counts[ItemStatus.PENDING] + run.counts[ItemStatus.FAILED_RETRYABLE]

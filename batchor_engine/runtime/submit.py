@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from batchor_engine.core.backoff import after_failure, after_progress
+from batchor_engine.core.backoff import after_creation, after_failure
 from batchor_engine.core.budget import Allowance, allowance, scope_name
 from batchor_engine.core.identity import input_file_name, remote_metadata
 from batchor_engine.core.packing import Packed, PackLimits, is_dense, pack_rows, part_load, whole_rest
@@ -240,7 +240,7 @@ def go_on(work: Submission, batch: BatchRecord, send: Callable[[], str]) -> bool
         put_back(work, batch, error)
         return False
     uploaded = _record_upload(work, batch, file_id)
-    return uploaded is not None and _is_running(work) and create(work, uploaded)
+    return uploaded is not None and is_running(work) and create(work, uploaded, just_uploaded=True)
 
 
 def keep_upload(work: Submission, batch: BatchRecord, send: Callable[[], str]) -> None:
@@ -256,12 +256,13 @@ def _record_upload(work: Submission, batch: BatchRecord, file_id: str) -> BatchR
     return replace(batch, state=BatchState.UPLOADED, input_file_id=file_id)
 
 
-def _is_running(work: Submission) -> bool:
+def is_running(work: Submission) -> bool:
+    """Whether nobody has paused or cancelled the run, as it stands now."""
     run = work.store.run(work.run.run_id)
     return run is not None and run.control is RunControlState.RUNNING
 
 
-def create(work: Submission, batch: BatchRecord) -> bool:
+def create(work: Submission, batch: BatchRecord, *, just_uploaded: bool = False) -> bool:
     """Create the remote batch of an uploaded file. The note before the call also proves that we still own the run."""
     begun = work.host.clock
     work.store.note_batch(batch, work.lease, create_at=begun)
@@ -271,7 +272,7 @@ def create(work: Submission, batch: BatchRecord) -> bool:
     try:
         remote = work.provider.create_batch(input_file_id=batch.input_file_id or "", metadata=metadata)
     except ProviderError as error:
-        _create_failed(work, batch, error)
+        _create_failed(work, batch, error, just_uploaded=just_uploaded)
         return False
     work.host.reached("submit.created")
     try:
@@ -290,8 +291,8 @@ def confirm(work: Submission, batch: BatchRecord, provider_batch_id: str, status
     if not work.store.confirm_submitted(batch, work.lease, provider_batch_id=provider_batch_id, status=status):
         return False
     run = work.store.run(work.run.run_id)
-    if run is not None and run.backoff.consecutive:
-        work.store.set_backoff(work.run.pk, work.lease, after_progress(run.backoff))
+    if run is not None and (backoff := after_creation(run.backoff)) != run.backoff:
+        work.store.set_backoff(work.run.pk, work.lease, backoff)
     log.info("submitted run=%s batch=%s items=%d", batch.run_id, provider_batch_id, batch.items)
     work.host.emit(
         work.run,
@@ -303,12 +304,13 @@ def confirm(work: Submission, batch: BatchRecord, provider_batch_id: str, status
     return True
 
 
-def _create_failed(work: Submission, batch: BatchRecord, error: ProviderError) -> None:
+def _create_failed(work: Submission, batch: BatchRecord, error: ProviderError, *, just_uploaded: bool) -> None:
     if error.kind is ProviderErrorKind.AMBIGUOUS:
         # The batch may exist and cost money: only recover.py may decide that it does not.
         hold_back(work, error)
         return
-    if error.kind is ProviderErrorKind.NOT_FOUND and _backoff(work).consecutive < FILE_VISIBLE_TRIES:
+    may_appear = just_uploaded or _backoff(work).consecutive < FILE_VISIBLE_TRIES
+    if error.kind is ProviderErrorKind.NOT_FOUND and may_appear:
         # A file just uploaded may be unknown to other servers of the provider for some seconds.
         work.store.note_batch(batch, work.lease, create_at=None)
         hold_back(work, error)
@@ -321,12 +323,12 @@ def put_back(work: Submission, batch: BatchRecord, error: ProviderError) -> None
     waits = next_backoff(work, error)
     if not work.store.release_batch(batch, work.lease, BatchState.REJECTED, backoff=waits):
         return
-    work.host.emit(work.run, "batch_submit_retry", error_class=str(waits.error_class), message=error.message)
+    work.host.emit(work.run, "batch_submit_retry", error_class=_class_of(error), message=error.message)
     if batch.input_file_id:
         work.provider.delete_input_file(batch.input_file_id)
     match error.kind:
         case ProviderErrorKind.QUOTA | ProviderErrorKind.FILE_STORAGE:
-            pause_for(work.host, work.run, str(waits.error_class), phase="submit")
+            pause_for(work.host, work.run, _class_of(error), phase="submit")
         case ProviderErrorKind.REJECTED:
             _fail_batch_rows(work, batch, error)
         case ProviderErrorKind.AUTH:
@@ -371,7 +373,7 @@ def hold_back(work: Submission, error: ProviderError) -> None:
     """Nothing moves; the run waits before it tries again."""
     waits = next_backoff(work, error)
     work.store.set_backoff(work.run.pk, work.lease, waits)
-    work.host.emit(work.run, "batch_submit_retry", error_class=str(waits.error_class), message=error.message)
+    work.host.emit(work.run, "batch_submit_retry", error_class=_class_of(error), message=error.message)
     _pause_at_cap(work, waits)
 
 
@@ -382,8 +384,11 @@ def _pause_at_cap(work: Submission, waits: Backoff) -> None:
 
 
 def next_backoff(work: Submission, error: ProviderError) -> Backoff:
-    error_class = CONTROL_PLANE_CLASS.get(error.kind, "control_plane_transient")
-    return after_failure(_backoff(work), work.host.clock, work.policies.retry, error_class, error.retry_after_sec)
+    return after_failure(_backoff(work), work.host.clock, work.policies.retry, _class_of(error), error.retry_after_sec)
+
+
+def _class_of(error: ProviderError) -> str:
+    return CONTROL_PLANE_CLASS.get(error.kind, "control_plane_transient")
 
 
 def _backoff(work: Submission) -> Backoff:

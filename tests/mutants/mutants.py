@@ -47,14 +47,14 @@ MUTANTS = (
     ),
     mutant(
         "blind re-create instead of adoption", 1, "runtime/recover.py",
-        "found = list(_ours(work, batch))",
-        "found = []",
+        "return (self._found or {}).get(batch.intent_id, [])",
+        "return []",
         f"{FAULTS}::test_a_lost_answer_to_create_never_pays_twice",
     ),
     mutant(
         "a late create is not waited for", 1, "runtime/recover.py",
-        "if work.host.clock < (batch.create_at or 0.0) + create_timeout_sec(work) + work.host.late_call_margin_sec:",
-        "if work.host.clock < 0.0:",
+        "if listing.read_at < (batch.create_at or 0.0) + create_timeout_sec(work) + work.host.late_call_margin_sec:",
+        "if listing.read_at < 0.0:",
         LATE,
     ),
     mutant(

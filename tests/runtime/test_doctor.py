@@ -14,6 +14,7 @@ from batchor_engine import BatchRunner, ChunkPolicy, OpenAIConnection, OpenAIEnq
 from batchor_engine.core.identity import INTENT_KEY
 from batchor_engine.runtime.doctor import DoctorReport, doctor
 from batchor_engine.runtime.housekeeping import delete_run
+from batchor_engine.runtime.invariants import run_diagnoses
 from batchor_engine.runtime.prune import prune_artifacts
 from batchor_engine.testing import CrashError, CrashPoints, check_invariants
 
@@ -345,3 +346,19 @@ def test_a_report_is_json(world: World) -> None:
     payload = json.loads(json.dumps(doctor(runner.host, repair=True).to_payload()))
     assert payload["healthy"] is True
     assert payload["findings"][0]["check"] == "counters"
+
+
+def test_a_repair_deletes_no_file_of_a_run_that_was_reopened_since_it_was_listed(world: World) -> None:
+    """A segment of rows that are tried again is on disk before anything points to it."""
+    world.fault("line_error", custom_ids=("row-1:*",), status=400)
+    runner = finished(world)
+    listed = runner.storage.run("run")
+    assert listed is not None
+    segment = world.file("*.parquet").with_name("being-committed.parquet")
+    segment.write_bytes(b"paid answers")
+    (orphan,) = run_diagnoses(runner.host, listed, files=True, results=False)
+    runner.get_run("run").retry_failed()
+    assert orphan.cure is not None
+    assert not orphan.cure()
+    assert segment.exists()
+    runner.get_run("run").wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -510,6 +511,40 @@ def test_back_off_grows_while_nothing_gets_through(world: World) -> None:
     start = world.clock.now()
     outcome(world, retry_policy=policy)
     assert (world.clock.now() - start).total_seconds() >= 10 + 20 + 40 + 60 + 60
+
+
+@pytest.mark.parametrize("kind", ["token_limit_exceeded", "batch_failed"])
+def test_back_off_grows_while_batches_are_taken_and_fail(world: World, kind: str) -> None:
+    """A creation that succeeds is no progress when what was created before has failed."""
+    world.fault(kind, **({"code": "server_error"} if kind == "batch_failed" else {}), times=6)
+    # A call that fails in between neither restarts the count.
+    world.fault("http_error", on="batches.create", status=429, nth=4)
+    run, classes = outcome(world, retry_policy=RetryPolicy(base_backoff_sec=10, max_backoff_sec=600))
+    assert classes == {"": 6}
+    claimed = [batch.created_at for batch in world.runner().storage.batches()]
+    gaps = [later - earlier for earlier, later in pairwise(claimed)]
+    for gap, delay in zip(gaps, [10, 20, 40, 80, 160, 320, 600], strict=True):
+        assert delay <= gap < delay * 1.5
+    assert world.runner().storage.run(run.run_id).backoff.consecutive == 0
+
+
+def test_back_off_of_calls_restarts_once_a_batch_is_created(world: World) -> None:
+    world.fault("http_error", on="batches.create", status=409, times=3)
+    run = world.runner().start(world.job(3), run_id="r")
+    while not run.summary().active_batches:
+        world.clock.sleep(10)
+        run.refresh()
+    stored = world.runner().storage.run("r")
+    assert (stored.backoff.consecutive, stored.backoff.total) == (0, 3)
+
+
+def test_a_file_that_is_not_yet_visible_is_waited_for_after_batches_that_failed(world: World) -> None:
+    world.fault("batch_failed", code="server_error", times=7)
+    world.fault("http_error", on="batches.create", status=404, nth=8)
+    _, classes = outcome(world)
+    assert classes == {"": 6}
+    assert world.stats()["calls"]["files.create"] == 8
+    assert world.stats()["calls"]["batches.create"] == 9
 
 
 def test_budget_sends_no_more_than_fits_and_all_in_the_end(world: World) -> None:

@@ -1,0 +1,56 @@
+"""An account that refuses us: the runs of the others go on, and the tick says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from batchor_dagster import batchor_assets
+from batchor_engine import BatchJob, OpenAIProviderConfig, ProviderError
+from batchor_engine.sandbox import Fault, SandboxServer
+from example_project.models import TicketTriage
+from tests.on_dagster.shop import FOUR_ROWS, Shop, job_for, tickets_asset, triage_assets
+
+
+@pytest.fixture
+def refused() -> Iterator[SandboxServer]:
+    """Another account, whose key will be revoked."""
+    with SandboxServer() as server:
+        yield server
+
+
+def assets(refused: SandboxServer) -> list[Any]:
+    config = OpenAIProviderConfig(model="gpt-5-mini", base_url=refused.base_url)
+
+    @batchor_assets(name="other", structured_output=TicketTriage)
+    def other(tickets: list) -> BatchJob:
+        return replace(job_for(tickets), provider_config=config)
+
+    return [tickets_asset(FOUR_ROWS), triage_assets(), other]
+
+
+def test_a_revoked_key_of_one_account_stops_no_delivery_of_another(shop: Shop, refused: SandboxServer) -> None:
+    defs = shop.definitions(assets(refused))
+    assert shop.materialize(defs, "tickets", "triage_batch", "other_batch").success
+    refused.faults.add(Fault("http_error", on="*", status=401, message="Revoked", times=None))
+    first = shop.tick(defs)
+    assert first.asset_events
+    assert "Revoked" in str(first.skip_reason)
+    shop.sandbox.finish()
+    (request,) = shop.tick(defs, first.cursor).run_requests or []
+    assert request.asset_selection is not None
+    assert shop.obey(defs, request).success
+    assert shop.instance.get_latest_materialization_event(dg.AssetKey("triage")) is not None
+
+
+def test_a_tick_that_has_nothing_to_hand_on_is_red_while_a_key_is_refused(shop: Shop, refused: SandboxServer) -> None:
+    defs = shop.definitions(assets(refused))
+    assert shop.materialize(defs, "tickets", "other_batch").success
+    refused.faults.add(Fault("http_error", on="*", status=401, message="Revoked", times=None))
+    cursor = shop.tick(defs).cursor
+    with pytest.raises(ProviderError, match="Revoked"):
+        shop.tick(defs, cursor)
