@@ -17,6 +17,7 @@ from batchor_engine.core.text import counted, is_whole
 from batchor_engine.errors import RunMismatchError
 from batchor_engine.models import LINEAGE_KEY, BatchItem, JSONObject, JSONValue
 from batchor_engine.ports.sources import BatchItems, CheckpointedItemSource
+from batchor_engine.sources.once import begin
 
 PLAIN_KIND = "iterable"
 # json.dumps would make a new encoder for every row.
@@ -89,14 +90,13 @@ def _plain(run_id: str, items: BatchItems[Any], position: IngestPosition) -> Ite
     """A chain of hashes over ids, payloads and metadata recognises the rows that are already stored."""
     checkpoint = cast("dict[str, Any]", position.checkpoint)
     skip, wanted = int(checkpoint["count"]), str(checkpoint["digest"])
-    rows = iter(items)
-    if skip and rows is items:
+    if skip and iter(items) is items:
         raise RunMismatchError(
             f"Run {run_id!r} has stored {counted(skip, 'row')}, and a generator cannot be continued in the "
             "middle: pass a list or a source with checkpoints (CsvItemSource, …), or start a new run_id."
         )
     digest, count = "", 0
-    for item in rows:
+    for item in begin(items):
         metadata = check_item(item)
         payload = _json(item.payload, item.item_id, "payload")
         digest, count = _chained(digest, item.item_id, f"{payload}\0{metadata or ''}"), count + 1

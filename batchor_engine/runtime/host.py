@@ -38,6 +38,7 @@ from batchor_engine.models import (
 from batchor_engine.ports.artifacts import ArtifactStore
 from batchor_engine.ports.providers import BatchProvider, StructuredOutputSchema
 from batchor_engine.ports.state import StateStore
+from batchor_engine.sources.once import forget_unheld
 from batchor_engine.states import RunControlState
 
 log = logging.getLogger("batchor_engine")
@@ -168,6 +169,7 @@ class Host:
         with self._lock:
             self._providers.pop(run_id, None)
             self._jobs.pop(run_id, None)
+        forget_unheld()
 
     def config_of(self, run: RunRecord) -> ProviderConfig:
         return self.load_config(cast("Mapping[str, JSONValue]", run.config["provider"]))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -156,6 +157,50 @@ def test_a_generator_runs_but_is_not_continued_in_the_middle(world: World) -> No
         world.runner().start(world.job(rows(), chunk_policy=ChunkPolicy(max_requests=3)), run_id="stream")
     assert world.runner().cancel_run("stream").summary().total_items == 3
     assert len(world.runner().run_and_wait(world.job(rows()), run_id="whole").results()) == 6
+
+
+ONE_SHOT: dict[str, Callable[[list[BatchItem[Any]]], Iterator[BatchItem[Any]]]] = {
+    "generator": lambda rows: (row for row in rows),
+    "map": lambda rows: map(replace, rows),
+    "list_iterator": iter,
+}
+
+
+@pytest.mark.parametrize("kind", ONE_SHOT)
+@pytest.mark.parametrize("error", [KeyError("column"), KeyboardInterrupt()])
+@pytest.mark.parametrize("fails_at", [0, 2])
+def test_an_iterator_that_was_read_from_does_not_stand_for_all_its_rows(
+    world: World, kind: str, error: BaseException, fails_at: int
+) -> None:
+    rows = [BatchItem(f"row-{n}", n) for n in range(4)]
+    items = ONE_SHOT[kind](rows)
+
+    def stumble(item: BatchItem[Any]) -> str:
+        if item.item_id == f"row-{fails_at}":
+            raise error
+        return "x"
+
+    with pytest.raises((PromptBuildError, KeyboardInterrupt)):
+        world.runner().start(world.job(items, build_prompt=stumble), run_id="again")
+    with pytest.raises(RunMismatchError, match=r"generator|read from before"):
+        world.runner().start(world.job(items, build_prompt=lambda _item: "x"), run_id="again")
+    with pytest.raises(RunMismatchError, match=rf"{kind} that was read from before"):
+        world.runner().start(world.job(items), run_id="elsewhere")
+    assert "elsewhere" not in {info.run_id for info in world.runner().find_runs()}
+    run = world.runner().run_and_wait(world.job(rows, build_prompt=lambda _item: "x"), run_id="again")
+    assert [result.item_id for result in run.results()] == [row.item_id for row in rows]
+
+
+@pytest.mark.parametrize("kind", ONE_SHOT)
+def test_an_iterator_that_was_read_to_its_end_is_no_empty_source(world: World, kind: str) -> None:
+    items = ONE_SHOT[kind]([BatchItem("a", 1)])
+    run = world.runner().start(world.job(items), run_id="first")
+    with pytest.raises(RunMismatchError, match="read from before"):
+        world.runner().start(world.job(items), run_id="second")
+    assert [info.run_id for info in world.runner().find_runs()] == ["first"]
+    # The run that has read it goes on, also when the cell is run again.
+    assert len(world.runner().start(world.job(items), run_id="first").wait().results()) == 1
+    assert run.summary().total_items == 1
 
 
 def test_a_changed_config_is_named_and_a_changed_cadence_is_not(world: World) -> None:
