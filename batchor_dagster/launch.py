@@ -83,6 +83,7 @@ def submit(
 ) -> dg.MaterializeResult:
     """Start or resume the engine run of this step and say what went out; `jobs` are those of its partitions."""
     launch = plan_launch(context, runner, target(asset_label(results_key), partitions_of_step(context)), config)
+    sent_before = _sent(runner, launch.run_id)
     with _terminated(context, runner, launch.run_id, cancel=cancel_on_termination), _way_out(launch):
         runner.start(launch.job(jobs), run_id=launch.run_id, labels=launch.labels())
     info = runner.info(launch.run_id)
@@ -92,15 +93,26 @@ def submit(
             "as a re-execution, for a new generation",
             allow_retries=False,
         )
-    context.log.info(
-        f"{info.run_id}: {counted(info.summary.total_items, 'row')} in {counted(len(info.batches), 'batch')}"
-    )
+    if sent_before == _sent(runner, info.run_id):
+        context.log.info(f"Goes on with run {info.run_id}; nothing new was sent.")
+    else:
+        context.log.info(
+            f"{info.run_id}: {counted(info.summary.total_items, 'row')} in {counted(len(info.batches), 'batch')}"
+        )
     said = submission_metadata(runner.get_run(info.run_id), info, results=results_key, resource_key=resource_key)
     if said.paused:
         context.log.warning(f"{info.run_id} is paused. {said.paused}")
     elif waits := why_waiting(info):
         context.log.warning(f"{info.run_id} is not all sent.{waits} The sensor sees to it.")
     return dg.MaterializeResult(metadata={**said, **_particulars(context, runner, launch, info)})
+
+
+def _sent(runner: BatchRunner, run_id: str) -> set[str | None] | None:
+    """The provider's batches of a run; None where there is no such run."""
+    try:
+        return {batch.provider_batch_id for batch in runner.info(run_id).batches} - {None}
+    except UnknownRunError:
+        return None
 
 
 def plan_launch(

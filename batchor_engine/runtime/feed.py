@@ -61,6 +61,11 @@ def check_same_source(run_id: str, stored: IngestPosition, given: IngestPosition
             )
 
 
+def same_content(stored: IngestPosition, given: IngestPosition) -> bool:
+    """Whether both are of one kind and content, wherever that lies."""
+    return (stored.source_kind, stored.source_fingerprint) == (given.source_kind, given.source_fingerprint)
+
+
 def feed(run_id: str, items: BatchItems[Any], position: IngestPosition) -> Iterator[FedRow]:
     """The rows after `position`."""
     if isinstance(items, CheckpointedItemSource):
@@ -75,11 +80,16 @@ def feed(run_id: str, items: BatchItems[Any], position: IngestPosition) -> Itera
     yield from _plain(run_id, items, position)
 
 
-def check_same_rows(run_id: str, items: BatchItems[Any], position: IngestPosition) -> None:
-    """After a plain iterable was read to its end: the same rows again, or RunMismatchError. A generator passes."""
-    if isinstance(items, CheckpointedItemSource) or position.source_kind != PLAIN_KIND or iter(items) is items:
+def check_same_rows(run_id: str, items: BatchItems[Any], position: IngestPosition, *, more_allowed: bool) -> None:
+    """After reading a plain iterable has ended: the same rows again, or RunMismatchError. A generator passes.
+
+    `more_allowed` says that a cancel may have ended it before the last row.
+    """
+    if iter(items) is items:
         return
     for _ in _plain(run_id, items, position):
+        if more_allowed:
+            return
         raise RunMismatchError(
             f"Run {run_id!r} was started with {counted(position.next_index, 'row')} and now got more: start a "
             "new run_id for them."
