@@ -12,6 +12,7 @@ import dagster as dg
 from batchor_dagster.engine_runs import Slot, answers_by_partition, asset_label, is_lost, newest_run
 from batchor_dagster.failures import reasons
 from batchor_dagster.forms import InputForm, form_of, read_failures, read_rows
+from batchor_dagster.lost_store import elsewhere
 from batchor_dagster.metadata import FAILURES_OF_KEY, RESULTS_OF_KEY
 from batchor_dagster.partitions import ByPartition
 from batchor_dagster.resources import RESOURCE, BatchorResource
@@ -63,6 +64,7 @@ class _Upstream:
         self._asset = str(self._failures_of or asset_label(context.asset_key))
         self._read = read_failures if self._failures_of else read_rows
         self._submitted_by = str(metadata.get(RESULTS_OF_KEY) or f"{self._asset}_batch")
+        self._context = context
         self._is_partitioned = context.has_asset_partitions
         self._keys = list(context.asset_partition_keys) if self._is_partitioned else [""]
         self._is_lenient = bool(context.definition_metadata.get(ALLOW_MISSING))
@@ -99,6 +101,8 @@ class _Upstream:
         """What the first missing partition waits for, and what to do about it."""
         newest = newest_run(runner, Slot(self._asset, missing[0]))
         if newest is None:
+            if known := self._elsewhere(runner, missing[0]):
+                return known
             why = f"was never submitted: materialize {self._submitted_by} for it"
         elif is_lost(newest):
             failures = runner.get_run(newest.run_id).failure_counts()
@@ -117,6 +121,14 @@ class _Upstream:
         if self._is_partitioned and len(self._keys) > 1:
             text += f". To read those that are there: dg.AssetIn(metadata={{{ALLOW_MISSING!r}: True}})"
         return text
+
+    def _elsewhere(self, runner: BatchRunner, partition: str) -> str:
+        try:
+            instance = self._context.instance
+        except dg.DagsterInvariantViolationError:
+            # A context that was built by hand may have none.
+            return ""
+        return elsewhere(instance, runner, dg.AssetKey.from_user_string(self._submitted_by), partition)
 
     def _place(self, key: str) -> str:
         return f"{self._asset}[{key}]" if key else self._asset

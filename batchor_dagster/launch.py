@@ -98,6 +98,7 @@ def submit(
             f"{launch.run_id} was submitted for {launch.where} since the sensor asked for it: nothing is sent."
         )
         return
+    sent_before = _sent(runner, launch.run_id)
     with _terminated(context, runner, launch.run_id, cancel=cancel_on_termination), _way_out(launch):
         runner.start(launch.job(jobs), run_id=launch.run_id, labels=launch.labels())
     info = runner.info(launch.run_id)
@@ -107,9 +108,12 @@ def submit(
             "as a re-execution, for a new generation",
             allow_retries=False,
         )
-    context.log.info(
-        f"{info.run_id}: {counted(info.summary.total_items, 'row')} in {counted(len(info.batches), 'batch')}"
-    )
+    if sent_before == _sent(runner, info.run_id):
+        context.log.info(f"Goes on with run {info.run_id}; nothing new was sent.")
+    else:
+        context.log.info(
+            f"{info.run_id}: {counted(info.summary.total_items, 'row')} in {counted(len(info.batches), 'batch')}"
+        )
     submitted_by = asset_label(context.assets_def.key)
     reading = "" if info.reading_finished else cut_short(info, context.run.run_id, submitted_by)
     said = submission_metadata(
@@ -122,6 +126,14 @@ def submit(
     elif waits := why_waiting(info):
         context.log.warning(f"{info.run_id} is not all sent.{waits} The sensor sees to it.")
     yield dg.MaterializeResult(metadata={**said, **_particulars(context, runner, launch, info)})
+
+
+def _sent(runner: BatchRunner, run_id: str) -> set[str | None] | None:
+    """The provider's batches of a run; None where there is no such run."""
+    try:
+        return {batch.provider_batch_id for batch in runner.info(run_id).batches} - {None}
+    except UnknownRunError:
+        return None
 
 
 def plan_launch(

@@ -1,11 +1,14 @@
 """The resource that knows the store, the artifacts and the account."""
 
+import re
+
 import dagster as dg
 from pydantic import ConfigDict, Field, model_validator
 
 from batchor_engine import BatchRunner, OpenAIConnection
 
 RESOURCE = "batchor"
+_IN_MEMORY = re.compile(r"memory|sqlite(\+\w+)?:///?(\?.*)?")
 
 
 def polling_sensor_name(resource_key: str) -> str:
@@ -61,6 +64,16 @@ class BatchorResource(dg.ConfigurableResource):
     def _names_variables(self) -> "BatchorResource":
         # A secret that was pasted for a name would be kept in the snapshot of the code location.
         OpenAIConnection(api_key_env=self.api_key_env, header_env=self.header_env)
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_runs(self) -> "BatchorResource":
+        # Every step opens its own store. A variable is read, and this asked again, when the resource is.
+        if _IN_MEMORY.fullmatch(self.store_url):
+            raise ValueError(
+                f"store_url {self.store_url!r} is a store in memory, which would forget what was submitted and paid "
+                "when the step ends: name a file, sqlite:///runs.sqlite3, or a PostgreSQL database"
+            )
         return self
 
     def runner(self) -> BatchRunner:

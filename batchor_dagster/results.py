@@ -21,6 +21,7 @@ from batchor_dagster.engine_runs import (
     views,
 )
 from batchor_dagster.forms import ValueForm
+from batchor_dagster.lost_store import elsewhere, lacks
 from batchor_dagster.metadata import (
     COLUMN_SCHEMA_KEY,
     FAILURES_KEY,
@@ -115,7 +116,7 @@ def bring_in(
     newest = _newest(runner, slots)
     infos = {info.run_id: info for info in _advanced(context, runner, newest, slots, on_pending)}
     ended = list(_ended(context, runner, newest, infos))
-    missing = [str(slot) for slot in slots if slot not in newest]
+    missing = [slot for slot in slots if slot not in newest]
     delivered = Delivery(context, target)
     try:
         if len(slots) == 1:
@@ -128,7 +129,7 @@ def bring_in(
             context.instance.add_run_tags(context.run.run_id, {OUTCOME_TAG: lost_outcome(info)})
         raise
     if missing:
-        raise _never_submitted(missing, target.submitted_by)
+        raise _never_submitted(context, runner, missing, target.submitted_by)
     pending = [info for info in infos.values() if not info.is_finished]
     latest = {info.run_id for info in newest.values()}
     by = target.submitted_by.to_user_string()
@@ -148,10 +149,13 @@ def _newest(runner: BatchRunner, slots: Sequence[Slot]) -> dict[Slot, RunInfo]:
     return {slot: every[slot] for slot in slots if slot in every}
 
 
-def _never_submitted(missing: Sequence[str], submitted_by: dg.AssetKey) -> dg.Failure:
+def _never_submitted(
+    context: dg.AssetExecutionContext, runner: BatchRunner, missing: Sequence[Slot], submitted_by: dg.AssetKey
+) -> dg.Failure:
     more = f" and {counted(len(missing) - 1, 'more partition')}" if len(missing) > 1 else ""
     message = f"Nothing was submitted for {missing[0]}{more}: materialize {submitted_by.to_user_string()} first."
-    return dg.Failure(message, allow_retries=False)
+    known = elsewhere(context.instance, runner, submitted_by, missing[0].partition)
+    return dg.Failure(known or message, allow_retries=False)
 
 
 def _advanced(
@@ -164,7 +168,7 @@ def _advanced(
     """The engine runs of a step after a round each: the one that the tags name, else the latest of every partition."""
     named = context.run.tags.get(RUN_ID_TAG)
     if named is not None and not _belongs(runner, named, slots):
-        raise ValueError(f"Run {named} does not belong to {slots[0]}.")
+        raise ValueError(lacks(runner, named) or f"Run {named} does not belong to {slots[0]}.")
     for run_id in [named] if named else dict.fromkeys(info.run_id for info in newest.values()):
         advance(runner.get_run(run_id), on_pending)
         yield runner.info(run_id)

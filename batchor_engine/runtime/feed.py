@@ -17,6 +17,7 @@ from batchor_engine.core.text import counted, is_whole
 from batchor_engine.errors import RunMismatchError
 from batchor_engine.models import LINEAGE_KEY, BatchItem, JSONObject, JSONValue
 from batchor_engine.ports.sources import BatchItems, CheckpointedItemSource
+from batchor_engine.sources.once import begin
 
 PLAIN_KIND = "iterable"
 # json.dumps would make a new encoder for every row.
@@ -60,6 +61,11 @@ def check_same_source(run_id: str, stored: IngestPosition, given: IngestPosition
             )
 
 
+def same_content(stored: IngestPosition, given: IngestPosition) -> bool:
+    """Whether both are of one kind and content, wherever that lies."""
+    return (stored.source_kind, stored.source_fingerprint) == (given.source_kind, given.source_fingerprint)
+
+
 def feed(run_id: str, items: BatchItems[Any], position: IngestPosition) -> Iterator[FedRow]:
     """The rows after `position`."""
     if isinstance(items, CheckpointedItemSource):
@@ -74,11 +80,16 @@ def feed(run_id: str, items: BatchItems[Any], position: IngestPosition) -> Itera
     yield from _plain(run_id, items, position)
 
 
-def check_same_rows(run_id: str, items: BatchItems[Any], position: IngestPosition) -> None:
-    """After a plain iterable was read to its end: the same rows again, or RunMismatchError. A generator passes."""
-    if isinstance(items, CheckpointedItemSource) or position.source_kind != PLAIN_KIND or iter(items) is items:
+def check_same_rows(run_id: str, items: BatchItems[Any], position: IngestPosition, *, more_allowed: bool) -> None:
+    """After reading a plain iterable has ended: the same rows again, or RunMismatchError. A generator passes.
+
+    `more_allowed` says that a cancel may have ended it before the last row.
+    """
+    if iter(items) is items:
         return
     for _ in _plain(run_id, items, position):
+        if more_allowed:
+            return
         raise RunMismatchError(
             f"Run {run_id!r} was started with {counted(position.next_index, 'row')} and now got more: start a "
             "new run_id for them."
@@ -89,14 +100,13 @@ def _plain(run_id: str, items: BatchItems[Any], position: IngestPosition) -> Ite
     """A chain of hashes over ids, payloads and metadata recognises the rows that are already stored."""
     checkpoint = cast("dict[str, Any]", position.checkpoint)
     skip, wanted = int(checkpoint["count"]), str(checkpoint["digest"])
-    rows = iter(items)
-    if skip and rows is items:
+    if skip and iter(items) is items:
         raise RunMismatchError(
             f"Run {run_id!r} has stored {counted(skip, 'row')}, and a generator cannot be continued in the "
             "middle: pass a list or a source with checkpoints (CsvItemSource, …), or start a new run_id."
         )
     digest, count = "", 0
-    for item in rows:
+    for item in begin(items):
         metadata = check_item(item)
         payload = _json(item.payload, item.item_id, "payload")
         digest, count = _chained(digest, item.item_id, f"{payload}\0{metadata or ''}"), count + 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import importlib
 import logging
+import os
 import shutil
 import tempfile
 import threading
@@ -38,6 +39,7 @@ from batchor_engine.models import (
 from batchor_engine.ports.artifacts import ArtifactStore
 from batchor_engine.ports.providers import BatchProvider, StructuredOutputSchema
 from batchor_engine.ports.state import StateStore
+from batchor_engine.sources.once import forget_unheld
 from batchor_engine.states import RunControlState
 
 log = logging.getLogger("batchor_engine")
@@ -70,6 +72,7 @@ class Host:
     _jobs: dict[str, BatchJob[Any, Any]] = field(default_factory=dict[str, "BatchJob[Any, Any]"])
     _models: dict[str, type[BaseModel]] = field(default_factory=dict[str, type[BaseModel]])
     _private_root: str | None = None
+    _private_root_of: int = 0
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     @property
@@ -86,7 +89,8 @@ class Host:
         with self._lock:
             if self._private_root is None:
                 self._private_root = tempfile.mkdtemp(prefix="batchor-")
-                atexit.register(shutil.rmtree, self._private_root, ignore_errors=True)
+                atexit.register(_remove_own, self._private_root, os.getpid())
+                self._private_root_of = os.getpid()
             return self._private_root
 
     def artifacts(self, run: RunRecord) -> ArtifactStore:
@@ -168,6 +172,7 @@ class Host:
         with self._lock:
             self._providers.pop(run_id, None)
             self._jobs.pop(run_id, None)
+        forget_unheld()
 
     def config_of(self, run: RunRecord) -> ProviderConfig:
         return self.load_config(cast("Mapping[str, JSONValue]", run.config["provider"]))
@@ -195,7 +200,13 @@ class Host:
             for provider in self._providers.values():
                 provider.close()
         if self._private_root is not None:
-            shutil.rmtree(self._private_root, ignore_errors=True)
+            _remove_own(self._private_root, self._private_root_of)
+
+
+def _remove_own(folder: str, pid: int) -> None:
+    """Remove a folder of the process `pid`; a forked child leaves it to its parent, who still needs it."""
+    if os.getpid() == pid:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def pause_for(host: Host, run: RunRecord, reason: str, *, phase: str, provider_batch_id: str | None = None) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import datetime
@@ -35,13 +36,14 @@ from batchor_engine.models import (
 )
 from batchor_engine.ports.artifacts import ArtifactStore
 from batchor_engine.ports.providers import BatchProvider
+from batchor_engine.ports.sources import CheckpointedItemSource
 from batchor_engine.ports.state import StateStore
 from batchor_engine.providers.registry import ProviderRegistry, build_default_provider_registry
 from batchor_engine.runtime.advance import advance_held, read_run
 from batchor_engine.runtime.doctor import DoctorReport, doctor
 from batchor_engine.runtime.due import run_infos
 from batchor_engine.runtime.estimate import JobPlan, estimate
-from batchor_engine.runtime.feed import check_same_rows, check_same_source, first_position
+from batchor_engine.runtime.feed import PLAIN_KIND, check_same_rows, check_same_source, first_position, same_content
 from batchor_engine.runtime.hold import held, run_lease
 from batchor_engine.runtime.host import Host
 from batchor_engine.runtime.housekeeping import DeletedRun, RunPage, delete_run, list_runs
@@ -182,8 +184,11 @@ class BatchRunner:
     def _check_source(self, stored: RunRecord, job: BatchJob[Any, Any]) -> None:
         if not stored.ingest.finished:
             check_same_source(stored.run_id, stored.ingest, first_position(job.items))
-        elif not stored.is_finished:
-            check_same_rows(stored.run_id, job.items, stored.ingest)
+        elif isinstance(job.items, CheckpointedItemSource) or stored.ingest.source_kind != PLAIN_KIND:
+            _warn_of_change(stored, job)
+        else:
+            gave_up = stored.control is RunControlState.CANCEL_REQUESTED
+            check_same_rows(stored.run_id, job.items, stored.ingest, more_allowed=gave_up)
 
     def _stored_config(self, job: BatchJob[Any, Any]) -> JSONObject:
         """What is stored of a job; `compared` is what a resume must share with it. Holds no secret."""
@@ -341,6 +346,20 @@ def _check_same_config(stored: RunRecord, given: JSONObject) -> None:
         raise RunMismatchError(
             f"Run {stored.run_id!r} was started with another config: {'; '.join(different)}. Pass the same job to go "
             "on, or start a new run_id."
+        )
+
+
+def _warn_of_change(stored: RunRecord, job: BatchJob[Any, Any]) -> None:
+    """Once all is read the source may be gone; one that is there and has changed would be ignored without a word."""
+    try:
+        given = first_position(job.items)
+    except Exception:  # noqa: BLE001 - a source is user code, and this run needs it no more
+        return
+    if not same_content(stored.ingest, given):
+        warnings.warn(
+            f"The source has changed since run {stored.run_id!r} read it; nothing of the change is sent: start a new "
+            "run_id.",
+            stacklevel=5,
         )
 
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 from batchor_engine.core.groups import in_group
 from batchor_engine.models import BatchItem, JSONValue
 from batchor_engine.ports.sources import BatchItems, CheckpointedBatchItem, CheckpointedItemSource, SourceIdentity
+from batchor_engine.sources.once import begin, check_unread
 
 
 def grouped_items(groups: Mapping[int, BatchItems[Any]]) -> BatchItems[Any]:
@@ -69,8 +70,10 @@ class _GroupedRows:
         self.groups = dict(sorted(groups.items()))
 
     def __iter__(self) -> Iterator[BatchItem[Any]]:
+        for items in self.groups.values():
+            check_unread(items)
         for number, items in self.groups.items():
-            for item in items:
+            for item in begin(items):
                 # Anything else than an item is refused at ingestion, with a message that names it.
                 yield in_group(item, number) if isinstance(cast(object, item), BatchItem) else item
 

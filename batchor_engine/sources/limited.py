@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from batchor_engine.models import JSONValue
 from batchor_engine.ports.sources import BatchItems, CheckpointedBatchItem, CheckpointedItemSource, SourceIdentity
+from batchor_engine.sources.once import begin
 
 
 def first_items(items: BatchItems[Any], count: int) -> BatchItems[Any]:
@@ -16,7 +17,7 @@ def first_items(items: BatchItems[Any], count: int) -> BatchItems[Any]:
         raise ValueError(f"the number of first rows must be at least 1, but is {count}")
     if isinstance(items, CheckpointedItemSource):
         return LimitedItemSource(cast("CheckpointedItemSource[Any]", items), count)
-    return list(islice(items, count))
+    return list(islice(begin(items), count))
 
 
 class LimitedItemSource(CheckpointedItemSource[Any]):

@@ -82,6 +82,12 @@ def open_url(url: str, *, now: Callable[[], datetime] | None = None) -> StateSto
 
     parsed = parse_url(url)
     match parsed.get_backend_name():
+        case "sqlite" if parsed.host:
+            # Two slashes make a file's name, or its first folder, a server's: another file would be opened, or none.
+            path = f"{parsed.host}/{parsed.database}" if parsed.database else parsed.host
+            raise ValueError(
+                f"{parsed.host!r} would be a server, and SQLite has none: write sqlite:///{path}, with three slashes"
+            )
         case "sqlite" if parsed.database:
             return SQLiteStorage(path=Path(parsed.database), now=now)
         case "sqlite":

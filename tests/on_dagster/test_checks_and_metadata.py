@@ -131,6 +131,17 @@ def test_a_secret_pasted_for_a_variables_name_is_refused_and_not_repeated(pasted
     assert "very-secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("url", ["memory", "sqlite://", "sqlite:///", "sqlite+pysqlite://"])
+def test_a_store_that_would_forget_what_was_paid_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="store in memory, which would forget"):
+        BatchorResource(store_url=url)
+    monkeypatch.setenv("SHOP_STORE", url)
+    deferred = {"batchor": BatchorResource(store_url=dg.EnvVar("SHOP_STORE"))}
+    with pytest.raises(dg.DagsterError) as caught, dg.build_resources(deferred):
+        pass
+    assert "store in memory, which would forget" in str(caught.value.__cause__)
+
+
 def test_definitions_need_the_resource() -> None:
     with pytest.raises(dg.DagsterInvalidDefinitionError, match="under the key 'batchor'"):
         build_batchor_definitions(assets=[triage_assets()], resources={})

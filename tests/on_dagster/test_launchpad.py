@@ -95,6 +95,19 @@ def test_resume_goes_on_with_the_latest_run_as_it_was_started(stocked: Shop) -> 
     assert len(stocked.infos()) == len(stocked.sandbox.batches()) == 1
 
 
+def test_going_on_with_what_is_sent_is_not_told_as_a_submission(stocked: Shop) -> None:
+    def told() -> list[str]:
+        run = launch(stocked, generation="v2")
+        assert run.success
+        return [entry.user_message for entry in stocked.instance.all_logs(run.run_id) if not entry.is_dagster_event]
+
+    first, again = told(), told()
+    assert any("4 rows in 1 batch" in text for text in first)
+    (run_id,) = [info.run_id for info in stocked.infos() if info.labels["generation"] == "v2"]
+    assert again[-1] == f"Goes on with run {run_id}; nothing new was sent."
+    assert not any("in 1 batch" in text for text in again)
+
+
 def test_resume_needs_something_to_resume(stocked: Shop) -> None:
     assert failure_of(launch(stocked, generation="resume")).startswith("There is no run of triage to resume")
 

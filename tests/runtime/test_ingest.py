@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -14,6 +15,7 @@ from batchor_engine import (
     BatchItem,
     ChunkPolicy,
     CsvItemSource,
+    DataFrameItemSource,
     DuplicateItemError,
     OpenAIProviderConfig,
     PromptBuildError,
@@ -137,11 +139,66 @@ def test_a_list_is_recognised_by_ids_and_payloads_when_it_comes_again(world: Wor
     assert world.stats()["paid_lines"] == 9
 
 
+@pytest.mark.parametrize("finished", [False, True])
 @pytest.mark.parametrize("rows", [0, 2, 4])
-def test_another_list_under_a_read_run_is_an_error(world: World, rows: int) -> None:
-    world.runner().start(world.job(3), run_id="read")
+def test_another_list_under_a_read_run_is_an_error(world: World, rows: int, finished: bool) -> None:
+    run = world.runner().start(world.job(3), run_id="read")
+    if finished:
+        run.wait()
     with pytest.raises(RunMismatchError, match="read"):
         world.runner().start(world.job(rows), run_id="read")
+
+
+def test_the_same_list_under_a_finished_run_is_compared_without_a_prompt(world: World) -> None:
+    world.runner().run_and_wait(world.job(3), run_id="read")
+    job, seen = rendered(world, items=3)
+    assert len(world.runner().start(job, run_id="read").results()) == 3
+    assert seen == []
+    with pytest.raises(RunMismatchError, match="same ids and payloads"):
+        world.runner().start(world.job([BatchItem(f"other-{n}", {"n": n}) for n in range(3)]), run_id="read")
+    assert world.stats()["paid_lines"] == 3
+
+
+def test_the_list_of_a_cancelled_run_may_be_longer_than_what_was_read(world: World) -> None:
+    def slow(item: BatchItem) -> str:  # type: ignore[type-arg]
+        world.clock.advance(1)
+        return item.item_id
+
+    runner = world.runner()
+    runner.start(world.job(10, build_prompt=slow), run_id="given-up", deadline=3.5).cancel()
+    run = runner.get_run("given-up").wait()
+    assert 0 < run.summary().total_items < 10
+    assert world.runner().start(world.job(10), run_id="given-up").is_finished
+    with pytest.raises(RunMismatchError, match="same ids and payloads"):
+        world.runner().start(world.job([BatchItem("other", 1)]), run_id="given-up")
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_source_that_has_changed_since_it_was_read_is_told_once_and_is_no_error(
+    world: World, tmp_path: Path, finished: bool
+) -> None:
+    path = tmp_path / "rows.csv"
+
+    def source(at: Path = path) -> CsvItemSource:
+        return CsvItemSource(at, item_id_from_row=lambda row: row["id"], payload_from_row=dict)
+
+    path.write_text("id,text\n1,a\n2,b\n")
+    run = world.runner().start(world.job(source()), run_id="read")
+    if finished:
+        run.wait()
+    copy = tmp_path / "copy.csv"
+    copy.write_bytes(path.read_bytes())
+    world.runner().start(world.job(source(copy)), run_id="read")
+    changed: list[Any] = [source(), DataFrameItemSource([{"id": "1"}], item_id="id"), [BatchItem("1", 1)]]
+    path.write_text("id,text\n1,a\n2,b\n3,c\n")
+    for items in changed:
+        with pytest.warns(UserWarning, match=r"changed since run 'read' read it.*new run_id") as told:
+            world.runner().start(world.job(items), run_id="read")
+        assert [Path(one.filename) for one in told] == [Path(__file__)]
+    path.unlink()
+    last = world.runner().start(world.job(source()), run_id="read").wait()
+    assert [result.item_id for result in last.results()] == ["1", "2"]
+    assert world.stats()["paid_lines"] == 2
 
 
 def test_a_generator_runs_but_is_not_continued_in_the_middle(world: World) -> None:
@@ -156,6 +213,50 @@ def test_a_generator_runs_but_is_not_continued_in_the_middle(world: World) -> No
         world.runner().start(world.job(rows(), chunk_policy=ChunkPolicy(max_requests=3)), run_id="stream")
     assert world.runner().cancel_run("stream").summary().total_items == 3
     assert len(world.runner().run_and_wait(world.job(rows()), run_id="whole").results()) == 6
+
+
+ONE_SHOT: dict[str, Callable[[list[BatchItem[Any]]], Iterator[BatchItem[Any]]]] = {
+    "generator": lambda rows: (row for row in rows),
+    "map": lambda rows: map(replace, rows),
+    "list_iterator": iter,
+}
+
+
+@pytest.mark.parametrize("kind", ONE_SHOT)
+@pytest.mark.parametrize("error", [KeyError("column"), KeyboardInterrupt()])
+@pytest.mark.parametrize("fails_at", [0, 2])
+def test_an_iterator_that_was_read_from_does_not_stand_for_all_its_rows(
+    world: World, kind: str, error: BaseException, fails_at: int
+) -> None:
+    rows = [BatchItem(f"row-{n}", n) for n in range(4)]
+    items = ONE_SHOT[kind](rows)
+
+    def stumble(item: BatchItem[Any]) -> str:
+        if item.item_id == f"row-{fails_at}":
+            raise error
+        return "x"
+
+    with pytest.raises((PromptBuildError, KeyboardInterrupt)):
+        world.runner().start(world.job(items, build_prompt=stumble), run_id="again")
+    with pytest.raises(RunMismatchError, match=r"generator|read from before"):
+        world.runner().start(world.job(items, build_prompt=lambda _item: "x"), run_id="again")
+    with pytest.raises(RunMismatchError, match=rf"{kind} that was read from before"):
+        world.runner().start(world.job(items), run_id="elsewhere")
+    assert "elsewhere" not in {info.run_id for info in world.runner().find_runs()}
+    run = world.runner().run_and_wait(world.job(rows, build_prompt=lambda _item: "x"), run_id="again")
+    assert [result.item_id for result in run.results()] == [row.item_id for row in rows]
+
+
+@pytest.mark.parametrize("kind", ONE_SHOT)
+def test_an_iterator_that_was_read_to_its_end_is_no_empty_source(world: World, kind: str) -> None:
+    items = ONE_SHOT[kind]([BatchItem("a", 1)])
+    run = world.runner().start(world.job(items), run_id="first")
+    with pytest.raises(RunMismatchError, match="read from before"):
+        world.runner().start(world.job(items), run_id="second")
+    assert [info.run_id for info in world.runner().find_runs()] == ["first"]
+    # The run that has read it goes on, also when the cell is run again.
+    assert len(world.runner().start(world.job(items), run_id="first").wait().results()) == 1
+    assert run.summary().total_items == 1
 
 
 def test_a_changed_config_is_named_and_a_changed_cadence_is_not(world: World) -> None:

@@ -126,6 +126,24 @@ def test_memory_store_leaves_nothing_on_disk(world: World) -> None:
     assert not is_there(world.store_url)
 
 
+@pytest.mark.parametrize("end", ["sys.exit(0)", "runner.close()\n    sys.exit(0)"])
+def test_a_forked_child_that_ends_leaves_the_files_of_a_memory_store_to_its_parent(end: str) -> None:
+    script = (
+        "import os, sys\n"
+        "from batchor_engine import BatchRunner\n"
+        "runner = BatchRunner(storage='memory')\n"
+        "root = runner.host.artifact_root()\n"
+        "child = os.fork()\n"
+        f"if child == 0:\n    {end}\n"
+        "os.waitpid(child, 0)\n"
+        "print(os.path.exists(root), root)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    there, root = done.stdout.split()
+    assert there == "True"
+    assert not Path(root).exists()
+
+
 def test_an_empty_source_is_a_completed_run(world: World) -> None:
     run = world.runner().run_and_wait(world.job([]))
     assert run.status is RunLifecycleStatus.COMPLETED

@@ -20,6 +20,7 @@ from batchor_engine.core.records import IngestPosition, Lease, NewItem, NewPart,
 from batchor_engine.errors import ForeignStoreError, StoreBusyError, StoreError
 from batchor_engine.states import RunControlState
 from batchor_engine.storage.migrations import SCHEMA_VERSION
+from batchor_engine.storage.registry import open_url
 from batchor_engine.testing import ManualClock
 
 START = IngestPosition("iterable", "list", "", 0)
@@ -37,6 +38,15 @@ def filled(store: StateStore, rows: int = 5) -> int:
     store.append_part(run.pk, lease, part=part, items=items, position=position, failures=None)
     store.release(lease)
     return run.pk
+
+
+@pytest.mark.parametrize(
+    ("url", "meant"),
+    [("sqlite://runs.sqlite3", "sqlite:///runs.sqlite3"), ("sqlite://a/b/runs.sqlite3", "sqlite:///a/b/runs.sqlite3")],
+)
+def test_a_url_with_two_slashes_does_not_open_a_store_in_memory_or_elsewhere(url: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=f"write {meant}, with three slashes"):
+        open_url(url)
 
 
 @pytest.fixture(params=["sqlite", "memory"])
