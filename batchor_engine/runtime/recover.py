@@ -7,7 +7,7 @@ batches of which it knows nothing to have been sent, too.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -27,6 +27,8 @@ from batchor_engine.runtime.submit import (
 )
 from batchor_engine.states import BATCH_UNSETTLED, BatchState
 
+# How far our clock, or that of the process that sent a batch, may differ from the provider's: a time zone, a day.
+_CLOCK_SKEW_SEC = 2 * 86_400.0
 # How many pages of a hundred batches are read to find one.
 _MAX_PAGES = 50
 _NOT_UPLOADED = frozenset({BatchState.PLANNED, BatchState.INTENDED})
@@ -34,8 +36,9 @@ _NOT_UPLOADED = frozenset({BatchState.PLANNED, BatchState.INTENDED})
 
 def recover(work: Submission) -> None:
     """Settle every batch of the run that is neither planned away nor surely at the provider."""
-    listing = _Listing(work)
-    for batch in work.store.batches(run_pk=work.run.pk, states=BATCH_UNSETTLED):
+    batches = work.store.batches(run_pk=work.run.pk, states=BATCH_UNSETTLED)
+    listing = _Listing(work, batches)
+    for batch in batches:
         # Somebody may have paused or cancelled the run while a batch before this one was on its way.
         if not is_running(work):
             return
@@ -119,8 +122,9 @@ def _adopt(work: Submission, batch: BatchRecord, found: list[BatchRemoteRecord])
 
 def settle_for_cancel(work: Submission) -> None:
     """Take back what never reached the provider, and find out about what may have."""
-    listing = _Listing(work)
-    for batch in work.store.batches(run_pk=work.run.pk, states=BATCH_UNSETTLED):
+    batches = work.store.batches(run_pk=work.run.pk, states=BATCH_UNSETTLED)
+    listing = _Listing(work, batches)
+    for batch in batches:
         if batch.create_at is None:
             _take_back(work, batch)
         elif batch.account == work.provider.account_label:
@@ -143,13 +147,14 @@ def create_timeout_sec(work: Submission) -> float:
 
 
 class _Listing:
-    """Remote batches by the intent that they carry, read once, when first asked for; `is_whole` if to the last page.
+    """Remote batches by the intent that they carry, read once, when first asked for.
 
-    It is not cut by age: our clock, or that of the process that sent the batch, may be hours ahead of the provider's.
+    `is_whole` says that no page is left that could hold one of `wanted`.
     """
 
-    def __init__(self, work: Submission) -> None:
+    def __init__(self, work: Submission, wanted: Sequence[BatchRecord]) -> None:
         self._work = work
+        self._oldest = min((one.created_at for one in wanted), default=0.0) - _CLOCK_SKEW_SEC
         self._found: dict[str, list[BatchRemoteRecord]] | None = None
         self.read_at = 0.0
         self.is_whole = False
@@ -170,7 +175,8 @@ class _Listing:
             for record in page.records:
                 if intent := (record.get("metadata") or {}).get(INTENT_KEY):
                     found.setdefault(intent, []).append(record)
-            if page.next_after is None:
+            last = page.records[-1].get("created_at") if page.records else None
+            if page.next_after is None or (last is not None and last < self._oldest):
                 self.is_whole = True
                 break
             after = page.next_after
