@@ -134,12 +134,8 @@ def _limits(work: Submission, refused: Refusal | None) -> PackLimits:
     rows = chunk.max_requests
     if allowed.is_blind and (run := work.store.run(work.run.run_id)) is not None:
         rows = allowed.rows_of(rows, run.counts[ItemStatus.PENDING])
-    return PackLimits(rows, chunk.max_file_bytes, allowed.per_batch, _row_limit(allowed, refused))
-
-
-def _row_limit(allowed: Allowance, refused: Refusal | None) -> int | None:
-    limits = (allowed.per_row, refused.limit if refused else None)
-    return min((limit for limit in limits if limit is not None), default=None)
+    of_a_row = [limit for limit in (allowed.per_row, refused and refused.limit) if limit is not None]
+    return PackLimits(rows, chunk.max_file_bytes, allowed.per_batch, min(of_a_row, default=None))
 
 
 def _allowance(work: Submission) -> Allowance:
