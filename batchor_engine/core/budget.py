@@ -96,8 +96,9 @@ def _least(*limits: int | None) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-# A run that was refused budget keeps its place this long after it last asked.
-WAITER_SEC = 120.0
+# A run that was refused budget keeps its place this long after it last asked, or after there was last no room for it:
+# whoever looks after runs by the minute has to come and take it.
+WAITER_SEC = 600.0
 
 
 @dataclass(frozen=True, order=True)

@@ -224,8 +224,12 @@ class StateStore(ABC):
         """Give up the rest of the source."""
 
     @abstractmethod
-    def keep_places(self) -> None:
-        """Runs that wait for budget are still looked after: they keep their place in the queue."""
+    def waiting_runs(self) -> list[RunRecord]:
+        """Runs that could send rows now and have a place in the queue for a budget."""
+
+    @abstractmethod
+    def keep_places(self, run_pks: Collection[int]) -> None:
+        """These runs wait for budget and are looked after: they keep their place in the queue."""
 
     # --- reads
 

@@ -41,7 +41,7 @@ from batchor_engine.ports.state import StateStore
 from batchor_engine.providers.registry import ProviderRegistry, build_default_provider_registry
 from batchor_engine.runtime.advance import advance_held, read_run
 from batchor_engine.runtime.doctor import DoctorReport, doctor
-from batchor_engine.runtime.due import run_infos
+from batchor_engine.runtime.due import keep_places, run_infos
 from batchor_engine.runtime.estimate import JobPlan, estimate
 from batchor_engine.runtime.feed import PLAIN_KIND, check_same_rows, check_same_source, first_position, same_content
 from batchor_engine.runtime.hold import held, run_lease
@@ -330,7 +330,7 @@ class BatchRunner:
 
     def poll(self, *, deadline: float | None = None) -> PollReport:
         """Look at every active batch of the store in a few cheap calls; downloads and submits nothing."""
-        self.storage.keep_places()
+        keep_places(self.host)
         return poll(self.host, stop=stop_after(self.host, deadline))
 
     def close(self) -> None:

@@ -345,7 +345,7 @@ def _fail_batch_rows(work: Submission, batch: BatchRecord, error: ProviderError)
 
 def _fail_oversize(work: Submission, packed: Packed, refused: Refusal | None) -> None:
     """Rows above a limit that the job or the provider named fail alone; the others go on."""
-    limit = _row_limit(_allowance(work), refused)
+    limit = _limits(work, refused).max_row_tokens
     configured = work.host.config_of(work.run).budget_limits()
     batch_cap = limit == configured.per_batch_limit != configured.effective_limit
     error_class = f"openai_request_exceeds_{'batch' if batch_cap else 'inflight'}_token_limit"

@@ -6,12 +6,16 @@ batch, when it is proved that the provider never had it, or when the reservation
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, func, select, update
+from collections.abc import Collection
+
+from sqlalchemy import ColumnElement, Connection, delete, func, select, update
 
 from batchor_engine.core.budget import WAITER_SEC, Claimant, may_take
-from batchor_engine.core.records import NewBatch, ScopeRecord
+from batchor_engine.core.records import NewBatch, RunRecord, ScopeRecord
 from batchor_engine.states import BATCH_HOLDS_BUDGET, RunControlState
 from batchor_engine.storage.locks import lock_batches, lock_scope
+from batchor_engine.storage.reads import select_runs
+from batchor_engine.storage.rows import run_record
 from batchor_engine.storage.schema import batches, runs, scope_waiters, scopes
 
 # A waiting run's place is refreshed no more often than this, so that waiting hardly writes.
@@ -24,7 +28,7 @@ def reserve(connection: Connection, run_pk: int, new: NewBatch, now: float) -> b
     if new.budget is not None and not _is_its_turn(connection, run_pk, new, reserved, new.budget, now):
         _wait(connection, new.scope, run_pk, now)
         return False
-    _leave_queue(connection, new.scope, run_pk)
+    _leave_queue(connection, run_pk)
     connection.execute(update(scopes).where(scopes.c.name == new.scope).values(reserved=scopes.c.reserved + new.tokens))
     return True
 
@@ -77,10 +81,10 @@ def learn(connection: Connection, scope: ScopeRecord) -> None:
     )
 
 
-def keep_places(connection: Connection, now: float) -> None:
-    """A host that polls a store looks after all its runs, so those that wait keep their place in the queue."""
-    alive = select(runs.c.id).where(runs.c.control == RunControlState.RUNNING.value)
-    late = (scope_waiters.c.run.in_(alive), scope_waiters.c.seen_at < now - _REFRESH_SEC)
+def keep_places(connection: Connection, run_pks: Collection[int], now: float) -> None:
+    """These runs are looked after: a place that they still have in a queue stays theirs."""
+    seen = scope_waiters.c.seen_at
+    late = (scope_waiters.c.run.in_(run_pks), seen < now - _REFRESH_SEC, seen > now - WAITER_SEC)
     # A place that is locked is being looked after.
     query = select(scope_waiters.c.scope, scope_waiters.c.run).where(*late).with_for_update(skip_locked=True)
     for row in connection.execute(query).all():
@@ -88,13 +92,21 @@ def keep_places(connection: Connection, now: float) -> None:
         connection.execute(update(scope_waiters).where(*mine).values(seen_at=now))
 
 
-def waits(connection: Connection) -> bool:
-    """Whether any run waits for budget."""
-    return connection.execute(select(scope_waiters.c.run).limit(1)).first() is not None
+def waiting_runs(connection: Connection, now: float) -> list[RunRecord]:
+    """Runs that have a place in a queue, and rows that they could send now."""
+    waiting = select(scope_waiters.c.run).where(scope_waiters.c.seen_at > now - WAITER_SEC)
+    query = select_runs().where(runs.c.id.in_(waiting), *_could_send(now)).order_by(runs.c.id)
+    return [run_record(row) for row in connection.execute(query)]
+
+
+def _could_send(now: float) -> tuple[ColumnElement[bool], ...]:
+    """A run that is paused, cancelled, over or backing off keeps nobody from his turn."""
+    running = runs.c.control == RunControlState.RUNNING.value
+    return running, runs.c.n_pending > 0, runs.c.backoff_until <= now
 
 
 def _is_its_turn(connection: Connection, run_pk: int, new: NewBatch, reserved: int, budget: int, now: float) -> bool:
-    alive = select(runs.c.id).where(runs.c.control == RunControlState.RUNNING.value)
+    alive = select(runs.c.id).where(*_could_send(now))
     queue = {
         row.run: row.since
         for row in connection.execute(
@@ -135,9 +147,12 @@ def _wait(connection: Connection, name: str, run_pk: int, now: float) -> None:
     seen = connection.execute(select(scope_waiters.c.seen_at).where(*mine)).scalar_one_or_none()
     if seen is None:
         connection.execute(scope_waiters.insert().values(scope=name, run=run_pk, since=now, seen_at=now))
+    elif seen < now - WAITER_SEC:
+        connection.execute(update(scope_waiters).where(*mine).values(since=now, seen_at=now))
     elif seen < now - _REFRESH_SEC:
         connection.execute(update(scope_waiters).where(*mine).values(seen_at=now))
 
 
-def _leave_queue(connection: Connection, name: str, run_pk: int) -> None:
-    connection.execute(delete(scope_waiters).where(scope_waiters.c.scope == name, scope_waiters.c.run == run_pk))
+def _leave_queue(connection: Connection, run_pk: int) -> None:
+    """In every scope: a run may have waited in another one, under another account, before."""
+    connection.execute(delete(scope_waiters).where(scope_waiters.c.run == run_pk))

@@ -278,9 +278,11 @@ class SqlStateStore(StateStore):
     def open_items(self, run_pk: int, *, after_index: int, limit: int) -> list[ItemRow]:
         return self._read(lambda it: reads.open_items(it, run_pk, after_index, limit), [])
 
-    def keep_places(self) -> None:
-        if self._read(scopes.waits, False):
-            self._write(lambda it: scopes.keep_places(it, self._clock))
+    def waiting_runs(self) -> list[RunRecord]:
+        return self._read(lambda it: scopes.waiting_runs(it, self._clock), [])
+
+    def keep_places(self, run_pks: Collection[int]) -> None:
+        self._write(lambda it: scopes.keep_places(it, run_pks, self._clock))
 
     # --- files
 

@@ -25,6 +25,7 @@ from .cloud import Client, Cloud
 _READS = frozenset(
     {"batches", "default_artifact_root", "fresh_parts", "items_between", "labels", "location", "next_retry_at", "now"}
     | {"open_items", "parts", "ranges", "reopened_items", "run", "runs", "scope", "segments", "superseded_indexes"}
+    | {"waiting_runs"}
 )
 _NOBODY = 2**22 + 1
 

@@ -109,7 +109,7 @@ class Hand:
             self.store.set_control(run_id, wish, reason="test")
 
     def keep(self) -> None:
-        self.store.keep_places()
+        self.store.keep_places([run.pk for run in self.store.waiting_runs()])
         self.store.learn(self.store.scope(self.chance.choice(SCOPES)))
         self.store.recount_scope(self.chance.choice(SCOPES))
 

@@ -20,6 +20,7 @@ from batchor_engine import (
 from batchor_engine.core.identity import INTENT_KEY
 from batchor_engine.ports.providers import RemoteBatchPage
 from batchor_engine.providers.openai import OpenAIBatchProvider
+from batchor_engine.runtime.due import keep_places
 from batchor_engine.sandbox import SandboxConfig
 from batchor_engine.testing import CrashError, CrashPoints
 
@@ -101,6 +102,39 @@ def test_a_dead_waiter_does_not_keep_the_others_waiting(world: World) -> None:
     large = runner.start(world.job(4, provider_config=config, chunk_policy=policy), run_id="large")
     runner.start(world.job(1, provider_config=config, chunk_policy=policy), run_id="abandoned")
     assert len(large.wait().results()) == 4
+
+
+@pytest.mark.every_store
+def test_a_host_that_only_polls_keeps_a_place_while_there_is_no_room_and_no_longer(world: World) -> None:
+    """As Dagster's sensor does, which looks after runs that others drive."""
+    runner = world.runner()
+    config, policy = limited(40), ChunkPolicy(max_requests=1)
+    first = runner.start(world.job(1, provider_config=config, chunk_policy=policy), run_id="first")
+    runner.start(world.job(1, provider_config=config, chunk_policy=policy), run_id="abandoned")
+    for _ in range(30):
+        keep_places(runner.host)
+        world.clock.advance(60)
+    assert [run.run_id for run in runner.storage.waiting_runs()] == ["abandoned"]
+    first.wait()
+    second = runner.start(world.job(1, provider_config=config, chunk_policy=policy), run_id="second")
+    assert second.summary().active_batches == 0
+    for _ in range(15):
+        runner.poll()
+        second.refresh()
+        world.clock.advance(60)
+    assert second.is_finished
+    assert runner.get_run("abandoned").wait().summary().completed_items == 1
+
+
+@pytest.mark.every_store
+def test_a_run_that_cannot_send_keeps_no_other_waiting(world: World) -> None:
+    runner = world.runner()
+    config, policy = limited(40), ChunkPolicy(max_requests=1)
+    first = runner.start(world.job(1, provider_config=config, chunk_policy=policy), run_id="first")
+    waiting = runner.start(world.job(1, provider_config=config, chunk_policy=policy), run_id="waiting")
+    first.wait()
+    waiting.pause()
+    assert runner.start(world.job(1, provider_config=config), run_id="second").summary().active_batches == 1
 
 
 def test_a_limit_the_provider_names_is_learned_and_splits_what_follows(world: World) -> None:

@@ -63,7 +63,7 @@ def test_a_read_cannot_change_anything(store: PostgresStorage) -> None:
     said: list[str] = []
     event.listen(store.engine, "before_cursor_execute", lambda *args: said.append(args[2].split()[0].upper()))
     store.runs()
-    store.keep_places()
+    store.waiting_runs()
     assert set(said) == {"SELECT"}
     with pytest.raises(StoreError, match="read-only"):
         store._read(lambda it: it.exec_driver_sql(f'DELETE FROM "{store.schema}".runs'), None)

@@ -103,7 +103,7 @@ def test_a_reader_never_writes(store: StateStore) -> None:
     store.segments(run.pk)
     store.fresh_parts(run.pk, limit=5)
     store.next_retry_at(run.pk)
-    store.keep_places()
+    store.waiting_runs()
     assert set(said) <= {"SELECT", "BEGIN"}
 
 
