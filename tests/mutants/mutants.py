@@ -221,8 +221,8 @@ MUTANTS = (
     ),
     mutant(
         "a source is read to its end at once", 7, "runtime/feed.py",
-        "    rows = iter(items)\n",
-        "    rows = iter(list(items))\n",
+        "    for item in begin(items):\n",
+        "    for item in list(begin(items)):\n",
         f"{LAWS}::test_a_source_is_read_no_further_than_the_part_in_hand",
     ),
     mutant(
