@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 import uuid
+import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from batchor_engine.errors import (
 from batchor_engine.job import BatchJob
 from batchor_engine.models import ArtifactPolicy, ChunkPolicy, RetryPolicy, RunSummary
 from batchor_engine.runtime.advance import read_run
+from batchor_engine.runtime.run import Run
 from batchor_engine.runtime.runner import BatchRunner
 from batchor_engine.states import RUN_TERMINAL
 
@@ -195,13 +197,23 @@ def _start(
         require_key(config)
         _tell_of_old_rows(runner, run_id)
         with _explained(runner, place, again), watch.over(runner, run_id):
-            run = runner.start(job, run_id=run_id, labels=labels)
+            run = _started(runner, job, run_id, labels)
         summary = run.summary()
     if not summary.total_items:
         note(f"{run_id}: the input has no rows")
     elif summary.status not in RUN_TERMINAL:
         note(f"{place.line('wait', run_id)} waits for the answers.")
     return summary
+
+
+def _started(runner: BatchRunner, job: BatchJob[Any, Any], run_id: str, labels: dict[str, str]) -> Run:
+    """The run; what the engine warns of is a note, without the place in its code."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
+        run = runner.start(job, run_id=run_id, labels=labels)
+    for one in said:
+        note(str(one.message))
+    return run
 
 
 def _tell_of_old_rows(runner: BatchRunner, run_id: str) -> None:

@@ -216,8 +216,11 @@ class OpenAIBatchProvider(BatchProvider):
 
     def list_batches(self, *, after: str | None = None, limit: int = _PAGE) -> RemoteBatchPage:
         what, size = "listing batches", min(limit, _PAGE)
-        with self._call(what) as client:
-            page = client.batches.list(limit=size, **({"after": after} if after else {}))
+        try:
+            with self._call(what) as client:
+                page = client.batches.list(limit=size, **({"after": after} if after else {}))
+        except ProviderError as error:
+            raise error if after else about_place(error, self._server()) from None
         rows = page_rows(page)
         if rows is None:
             raise malformed(what, page)

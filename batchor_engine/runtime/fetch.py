@@ -15,7 +15,7 @@ from batchor_engine.artifacts import keys
 from batchor_engine.core.backoff import delay_sec
 from batchor_engine.core.polling import observation
 from batchor_engine.core.records import BatchRecord, Lease, RunRecord
-from batchor_engine.core.settle import BATCH_FAILED
+from batchor_engine.core.settle import BATCH_COMPLETED, BATCH_FAILED
 from batchor_engine.core.types import BatchRemoteRecord
 from batchor_engine.errors import ProviderError, ProviderErrorKind
 from batchor_engine.models import Form, RetryPolicy
@@ -23,7 +23,8 @@ from batchor_engine.ports.artifacts import ArtifactStore
 from batchor_engine.ports.providers import BatchProvider
 from batchor_engine.runtime.host import Host, RunPolicies
 
-# Looks before a batch that names no file, and counts no answer, is one without answers.
+# Looks before a completed batch that names no file, and counts no answer, is one without answers. One that was
+# cancelled or expired before it answered anything is looked at once: its last word may have been seen in a list.
 _FILE_LOOKS = 5
 # A file counts as gone at the twelfth failure and an hour after the end, not sooner; the waits between these tries
 # double from two seconds, so that they take over an hour by themselves when nobody looked for a day.
@@ -84,7 +85,7 @@ def _named_files(work: Collection) -> tuple[Collection, str | None]:
     why = f"the batch ended as {found.batch.remote_status} with {seen.completed} answers, but names no file of them"
     if seen.completed:
         return found, _given_up(found, ProviderError(why, kind=ProviderErrorKind.NOT_FOUND))
-    if work.batch.collect_failures < _FILE_LOOKS:
+    if found.batch.remote_status == BATCH_COMPLETED and work.batch.collect_failures < _FILE_LOOKS:
         raise ProviderError(why, kind=ProviderErrorKind.TRANSIENT)
     return found, None
 

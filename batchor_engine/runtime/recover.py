@@ -14,7 +14,7 @@ from dataclasses import replace
 from batchor_engine.core.identity import INTENT_KEY
 from batchor_engine.core.records import BatchRecord
 from batchor_engine.core.types import BatchRemoteRecord
-from batchor_engine.errors import ApiKeyMissingError, ProviderError
+from batchor_engine.errors import ApiKeyMissingError, ProviderError, ProviderErrorKind
 from batchor_engine.runtime.submit import (
     Submission,
     confirm,
@@ -32,6 +32,8 @@ _CLOCK_SKEW_SEC = 2 * 86_400.0
 # How many pages of a hundred batches are read to find one.
 _MAX_PAGES = 50
 _NOT_UPLOADED = frozenset({BatchState.PLANNED, BatchState.INTENDED})
+# The key or the URL is wrong, and nothing of these batches can be away: waiting in silence would help nobody.
+_NEEDS_A_PERSON = frozenset({ProviderErrorKind.AUTH, ProviderErrorKind.NOT_FOUND})
 
 
 def recover(work: Submission) -> None:
@@ -45,8 +47,7 @@ def recover(work: Submission) -> None:
         try:
             _recover_one(work, batch, listing)
         except ProviderError as error:
-            if batch.state in _NOT_UPLOADED:
-                # Its rows are put back already, and what is wrong (the key, the URL) needs a person.
+            if batch.state in _NOT_UPLOADED and error.kind in _NEEDS_A_PERSON:
                 raise
             hold_back(work, error)
 
