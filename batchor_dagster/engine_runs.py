@@ -116,9 +116,14 @@ def generation_of(run: dg.DagsterRun, instance: dg.DagsterInstance) -> str:
     return next((tags[tag] for tag in _GENERATION_TAGS if tag in tags), fallback)
 
 
+def due_prefix(asset: str) -> str:
+    """How the generations of an asset begin that submission sensors submit."""
+    return f"{DUE}{asset}["
+
+
 def due_generation(slot: Slot) -> str:
     """The generation in which a submission sensor submits a slot; with "@" and a mark behind it, again."""
-    return f"{DUE}{slot.asset}[{slot.partition}]"
+    return f"{due_prefix(slot.asset)}{slot.partition}]"
 
 
 def runs_of(runner: BatchRunner, asset: str) -> list[RunInfo]:

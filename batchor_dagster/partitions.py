@@ -39,10 +39,7 @@ def range_tags(keys: Sequence[str]) -> dict[str, str]:
 def is_within(tags: Mapping[str, str], partition: str, stored: Sequence[str]) -> bool:
     """Whether a Dagster run with these tags was for a partition; `stored` is the order in which a range counts them."""
     ends = [tags[PARTITION_TAG]] if PARTITION_TAG in tags else [tags.get(RANGE_START_TAG), tags.get(RANGE_END_TAG)]
-    if not partition or partition in ends:
-        return True
-    places = [stored.index(end) for end in ends if end in stored]
-    return len(places) == 2 and places[0] <= stored.index(partition) <= places[1]
+    return not partition or partition in ends or partition in keys_of(tags, stored)
 
 
 def keys_of(tags: Mapping[str, str], keys: Sequence[str]) -> Sequence[str]:

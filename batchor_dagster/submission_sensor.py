@@ -18,11 +18,11 @@ from batchor_dagster.assets import AnyAssets, flatten, result_specs
 from batchor_dagster.due import Shown, Submission, has_ended, partitions_by_age, submission_of
 from batchor_dagster.engine_runs import (
     ASSET_LABEL,
-    DUE,
     GENERATION_LABEL,
     Slot,
     asset_label,
     due_generation,
+    due_prefix,
     newest_run,
     slots_of,
 )
@@ -158,7 +158,7 @@ class SubmissionTick:
 
     def _queue(self, one: Submission, under_way: Mapping[str, dg.DagsterRun], room: int) -> list[dg.RunRequest]:
         """Requests for the oldest due partitions of one asset, as many as its token budget has room for."""
-        mine = sum(run.tags.get(GENERATION_TAG, "").startswith(_prefix(one)) for run in under_way.values())
+        mine = sum(run.tags.get(GENERATION_TAG, "").startswith(due_prefix(one.label)) for run in under_way.values())
         room = min(room, self._tokens_allow(one, mine))
         found: list[dg.RunRequest] = []
         for due in self._due(one, under_way) if room else ():
@@ -278,10 +278,6 @@ def _may_ask_again(earlier: Sequence[dg.RunRecord]) -> bool:
     if last.dagster_run.status in UNFINISHED and not is_given_up(last):
         return False
     return time.time() - (last.end_time or 0.0) >= min(FIRST_PAUSE_SEC * 2 ** (len(earlier) - 1), LONGEST_PAUSE_SEC)
-
-
-def _prefix(one: Submission) -> str:
-    return f"{DUE}{one.label}["
 
 
 def _keys_of(asset: object) -> list[dg.AssetKey]:

@@ -341,7 +341,7 @@ def _cuts(told: Iterable[BatchorMetadataSet]) -> Iterator[str]:
     """A sentence for each of the first runs of which only a part was read."""
     cuts = [one.reading for one in told if one.reading]
     yield from (f" {reading}" for reading in cuts[:MAX_CUT_NAMED])
-    if more := len(cuts) - MAX_CUT_NAMED if len(cuts) > MAX_CUT_NAMED else 0:
+    if (more := len(cuts) - MAX_CUT_NAMED) > 0:
         yield f" {counted(more, 'more run')} {'was' if more == 1 else 'were'} read in part."
 
 

@@ -7,12 +7,24 @@ only rows that complete are progress after it.
 from __future__ import annotations
 
 from batchor_engine.core.records import Backoff
+from batchor_engine.errors import ProviderErrorKind
 from batchor_engine.models import RetryPolicy
 
 # 2**63 seconds is past every maximum; beyond it a float would overflow.
 _MAX_EXPONENT = 62
-# Why a call of ours failed. "enqueue_token_limit" is not among them: most servers say it of a batch they have taken.
-_OF_CALLS = frozenset({"control_plane_transient", "batch_error", "file_storage_full", "openai_insufficient_quota"})
+# Why a call of ours failed, by kind; every other kind is CONTROL_PLANE_TRANSIENT.
+CONTROL_PLANE_CLASS = {
+    ProviderErrorKind.QUOTA: "openai_insufficient_quota",
+    ProviderErrorKind.FILE_STORAGE: "file_storage_full",
+    ProviderErrorKind.ENQUEUE_LIMIT: "enqueue_token_limit",
+    ProviderErrorKind.REJECTED: "batch_error",
+    ProviderErrorKind.AUTH: "batch_error",
+}
+CONTROL_PLANE_TRANSIENT = "control_plane_transient"
+# The limit of enqueued tokens is not among them: most servers say it of a batch they have taken.
+_OF_CALLS = {CONTROL_PLANE_TRANSIENT, *CONTROL_PLANE_CLASS.values()} - {
+    CONTROL_PLANE_CLASS[ProviderErrorKind.ENQUEUE_LIMIT]
+}
 
 
 def delay_sec(failures: int, policy: RetryPolicy) -> float:

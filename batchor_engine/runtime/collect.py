@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from batchor_engine.core.backoff import after_failure, after_progress, delay_sec
+from batchor_engine.core.backoff import CONTROL_PLANE_TRANSIENT, after_failure, after_progress, delay_sec
 from batchor_engine.core.budget import after_refusal, after_success
 from batchor_engine.core.identity import custom_id
 from batchor_engine.core.outcomes import Answer, BatchFailure, FileAnomalies, Outcome, Rejection
@@ -115,7 +115,7 @@ class _Begun:
 def _begin(host: Host, run: RunRecord, due: Iterator[BatchRecord]) -> _Begun | None:
     """The next batch of this process's account that nobody else has collected or is collecting."""
     for batch in due:
-        provider, policies = host.provider_of(run), policies_of(run)
+        provider = host.provider_of(run)
         if batch.account != provider.account_label:
             # Its files are not there for this client, which says nothing about them.
             continue
@@ -123,7 +123,7 @@ def _begin(host: Host, run: RunRecord, due: Iterator[BatchRecord]) -> _Begun | N
         with stack:
             lease = stack.enter_context(held(host.store, f"batch:{batch.pk}"))
             if lease is not None and _is_ended(host, batch):
-                work = Collection(host, run, batch, lease, provider, policies, host.model_to_collect(run))
+                work = Collection(host, run, batch, lease, provider, policies_of(run), host.model_to_collect(run))
                 return _Begun(work, stack.pop_all())
     return None
 
@@ -154,7 +154,7 @@ def _come_back_later(work: Collection, error: ProviderError) -> None:
         work.run,
         "batch_poll_retry",
         provider_batch_id=work.batch.provider_batch_id,
-        error_class="control_plane_transient",
+        error_class=CONTROL_PLANE_TRANSIENT,
         message=error.message,
     )
 

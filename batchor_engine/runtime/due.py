@@ -17,16 +17,6 @@ from batchor_engine.runtime.submit import has_room
 from batchor_engine.states import BatchState, RunControlState
 
 
-def keep_places(host: Host) -> None:
-    """Runs that wait for budget keep their places while there is no room for them.
-
-    Once there is, they have to come for it: a run that nobody drives any more would block all others for ever.
-    """
-    kept = [run.pk for run in host.store.waiting_runs() if not has_room(host, run)]
-    if kept:
-        host.store.keep_places(kept)
-
-
 def run_infos(host: Host, runs: list[RunRecord]) -> list[RunInfo]:
     """What is known and due of many runs; labels and batches are read for all of them at once."""
     pks = [run.pk for run in runs]

@@ -10,12 +10,14 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
 
+from batchor_engine.core.backoff import CONTROL_PLANE_TRANSIENT
 from batchor_engine.core.polling import PAGE_SIZE, by_list, in_turn, is_news, max_pages, observation
 from batchor_engine.core.records import BatchRecord, Observation, RunRecord
 from batchor_engine.errors import ProviderError, ProviderErrorKind
 from batchor_engine.models import PollReport
 from batchor_engine.ports.providers import BatchProvider
 from batchor_engine.runtime.host import Host
+from batchor_engine.runtime.submit import has_room
 from batchor_engine.runtime.twins import cancel_twins
 from batchor_engine.states import BatchState, RunControlState
 
@@ -25,6 +27,16 @@ _SINGLES = 10
 _OF_ACCOUNT = frozenset({ProviderErrorKind.AUTH, ProviderErrorKind.RATE_LIMITED})
 _FEW_RUNS = 5
 _RUNS_A_PAGE = 500
+
+
+def keep_places(host: Host) -> None:
+    """Runs that wait for budget keep their places while there is no room for them.
+
+    Once there is, they have to come for it: a run that nobody drives any more would block all others for ever.
+    """
+    kept = [run.pk for run in host.store.waiting_runs() if not has_room(host, run)]
+    if kept:
+        host.store.keep_places(kept)
 
 
 def poll(
@@ -174,6 +186,6 @@ class _Look:
                 batch.run_id,
                 "batch_poll_retry",
                 provider_batch_id=batch.provider_batch_id,
-                error_class="control_plane_transient",
+                error_class=CONTROL_PLANE_TRANSIENT,
                 message=why,
             )

@@ -41,13 +41,13 @@ from batchor_engine.ports.state import StateStore
 from batchor_engine.providers.registry import ProviderRegistry, build_default_provider_registry
 from batchor_engine.runtime.advance import advance_held, read_run
 from batchor_engine.runtime.doctor import DoctorReport, doctor
-from batchor_engine.runtime.due import keep_places, run_infos
+from batchor_engine.runtime.due import run_infos
 from batchor_engine.runtime.estimate import JobPlan, estimate
 from batchor_engine.runtime.feed import PLAIN_KIND, check_same_rows, check_same_source, first_position, same_content
 from batchor_engine.runtime.hold import held, run_lease
 from batchor_engine.runtime.host import Host
 from batchor_engine.runtime.housekeeping import DeletedRun, RunPage, delete_run, list_runs
-from batchor_engine.runtime.poll import poll
+from batchor_engine.runtime.poll import keep_places, poll
 from batchor_engine.runtime.run import Run
 from batchor_engine.runtime.steps import stop_after
 from batchor_engine.runtime.submit import budget_of

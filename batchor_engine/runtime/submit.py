@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from batchor_engine.core.backoff import after_creation, after_failure
+from batchor_engine.core.backoff import CONTROL_PLANE_CLASS, CONTROL_PLANE_TRANSIENT, after_creation, after_failure
 from batchor_engine.core.budget import Allowance, allowance, scope_name
 from batchor_engine.core.identity import input_file_name, remote_metadata
 from batchor_engine.core.packing import Packed, PackLimits, is_dense, pack_rows, part_load, whole_rest
@@ -38,14 +38,6 @@ _PARTS_AT_ONCE = 64
 FILE_VISIBLE_TRIES = 5
 # Failed control-plane calls in a row (about eight hours at the default delays) after which the run pauses itself.
 MAX_CONTROL_FAILURES = 100
-
-CONTROL_PLANE_CLASS = {
-    ProviderErrorKind.QUOTA: "openai_insufficient_quota",
-    ProviderErrorKind.FILE_STORAGE: "file_storage_full",
-    ProviderErrorKind.ENQUEUE_LIMIT: "enqueue_token_limit",
-    ProviderErrorKind.REJECTED: "batch_error",
-    ProviderErrorKind.AUTH: "batch_error",
-}
 
 
 @dataclass(frozen=True)
@@ -384,7 +376,7 @@ def next_backoff(work: Submission, error: ProviderError) -> Backoff:
 
 
 def _class_of(error: ProviderError) -> str:
-    return CONTROL_PLANE_CLASS.get(error.kind, "control_plane_transient")
+    return CONTROL_PLANE_CLASS.get(error.kind, CONTROL_PLANE_TRANSIENT)
 
 
 def _backoff(work: Submission) -> Backoff:

@@ -7,8 +7,8 @@ import pytest
 
 from batchor_dagster import BatchorMetadataSet, BatchorResource, build_batchor_definitions
 from batchor_dagster.failures import meaning, paused_message
+from batchor_engine.core.backoff import CONTROL_PLANE_CLASS
 from batchor_engine.providers import failures as provider_failures
-from batchor_engine.runtime.submit import CONTROL_PLANE_CLASS
 from batchor_engine.sandbox import Fault
 from tests.on_dagster.shop import (
     FOUR_ROWS,

@@ -20,7 +20,7 @@ from batchor_engine import (
 from batchor_engine.core.identity import INTENT_KEY
 from batchor_engine.ports.providers import RemoteBatchPage
 from batchor_engine.providers.openai import OpenAIBatchProvider
-from batchor_engine.runtime.due import keep_places
+from batchor_engine.runtime.poll import keep_places
 from batchor_engine.sandbox import SandboxConfig
 from batchor_engine.testing import CrashError, CrashPoints
 
