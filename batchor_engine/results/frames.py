@@ -46,6 +46,8 @@ _WHOLE = ("output", True, "The answer as a whole.")
 _METADATA = ("metadata", JsonText(), False, "What the source and the engine noted about the row.")
 _RESERVED = frozenset({*(name for name, *_ in _OURS), "metadata"})
 _PREFIX = "output_"
+# As objects, as plain values and as columns, an answer is held some ten times.
+_BATCH_CHARS = 2**20
 _NO_FIT = (OverflowError, ValueError, TypeError)
 _SHOWN_CHARS = 80
 _WAY_OUT = (
@@ -151,15 +153,25 @@ def _scalar_type(name: str) -> ArrowType:
 def record_batches(
     results: Iterable[BatchResultItem], form: Form, *, rows_per_batch: int = 1024
 ) -> Iterator[ArrowBatch]:
-    """Results as record batches of one schema; holds `rows_per_batch` rows at a time."""
+    """Results as record batches of one schema; holds `rows_per_batch` rows at a time, fewer where answers are long."""
     if rows_per_batch <= 0:
         raise ValueError(f"rows_per_batch must be greater than 0, not {rows_per_batch}")
     schema = arrow_schema(form)
     builder = _Builder(_columns(form), schema)
     rows = iter(results)
     # Named by nobody here, rows are gone before the next are read.
-    while (batch := builder.batch(list(islice(rows, rows_per_batch)))).num_rows:
+    while (batch := builder.batch(list(_stretch(rows, rows_per_batch)))).num_rows:
         yield batch
+
+
+def _stretch(rows: Iterator[BatchResultItem], most: int) -> Iterator[BatchResultItem]:
+    """The next `most` rows, or those up to the one with which their answers are long enough."""
+    chars = 0
+    for row in islice(rows, most):
+        yield row
+        chars += len(row.output_text or "")
+        if chars >= _BATCH_CHARS:
+            return
 
 
 def to_arrow(results: Iterable[BatchResultItem], form: Form, *, rows_per_batch: int = 1024) -> ArrowTable:

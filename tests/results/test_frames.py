@@ -298,6 +298,13 @@ def test_batches_hold_as_many_rows_as_asked(size: int) -> None:
     assert pa.Table.from_batches(batches).column("item_id").to_pylist() == [str(number) for number in range(7)]
 
 
+def test_long_answers_make_batches_of_few_rows() -> None:
+    results = [TextItemResult(str(number), ItemStatus.COMPLETED, 1, "x" * 2**19) for number in range(7)]
+    batches = list(record_batches(iter(results), None, rows_per_batch=100))
+    assert [batch.num_rows for batch in batches] == [2, 2, 2, 1]
+    assert pa.Table.from_batches(batches).column("item_id").to_pylist() == [str(number) for number in range(7)]
+
+
 def test_a_batch_size_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="rows_per_batch"):
         list(record_batches([], None, rows_per_batch=0))
