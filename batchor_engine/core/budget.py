@@ -96,6 +96,10 @@ def _least(*limits: int | None) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
+# A batch that is not known to be at the provider after this has lost the worker that was sending it, or has a slow one.
+SENDING_SEC = 30 * 60.0
+# A window is 24 hours; the reservation of a batch at the provider that nobody gave back is dead some hours later.
+AWAY_SEC = (24 + 6) * 3600.0
 # A run that was refused budget keeps its place this long after it last asked, or after there was last no room for it:
 # whoever looks after runs by the minute has to come and take it.
 WAITER_SEC = 600.0

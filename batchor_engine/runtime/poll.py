@@ -17,9 +17,9 @@ from batchor_engine.errors import ProviderError, ProviderErrorKind
 from batchor_engine.models import PollReport
 from batchor_engine.ports.providers import BatchProvider
 from batchor_engine.runtime.host import Host
-from batchor_engine.runtime.submit import has_room
+from batchor_engine.runtime.submit import budget_of, has_room
 from batchor_engine.runtime.twins import cancel_twins
-from batchor_engine.states import BatchState, RunControlState
+from batchor_engine.states import BatchState, ItemStatus, RunControlState
 
 # Batches that no list page showed are asked for one by one, this many a poll, each in its turn.
 _SINGLES = 10
@@ -44,17 +44,20 @@ def poll(
 ) -> PollReport:
     """Look at the active batches of one run as just read, or of all; those of paused runs only with `paused_too`.
 
+    A run that waits for budget also looks at the batches that hold it, whose own run may be paused or have no worker.
     A key that is missing or refused, or a config that makes no client, is raised once every account was looked at.
     """
     look = _Look(host, stop)
     batches = host.store.batches(run_pk=None if run is None else run.pk, states={BatchState.SUBMITTED})
+    in_the_way = [] if run is None else _in_the_way(host, run)
     runs = _runs_of(host, {batch.run_id for batch in batches}, run)
     watched = {run_id for run_id, found in runs.items() if _is_watched(found, paused_too)}
     by_account = attrgetter("account")
-    for account, members in groupby(sorted(batches, key=by_account), by_account):
-        wanted = [one for one in members if one.run_id in watched]
-        if wanted and not stop():
-            look.at_account(account, wanted, runs)
+    wanted = [*(batch for batch in batches if batch.run_id in watched), *in_the_way]
+    for account, members in groupby(sorted(wanted, key=by_account), by_account):
+        if not stop():
+            of_account = list(members)
+            look.at_account(account, of_account, run or runs[of_account[0].run_id])
     if look.refusal is not None:
         raise look.refusal
     return look.report()
@@ -72,6 +75,16 @@ def _runs_of(host: Host, run_ids: set[str], read: RunRecord | None) -> dict[str,
         found |= {run.run_id: run for run in page if run.run_id in run_ids}
         before = page[-1].pk
     return found
+
+
+def _in_the_way(host: Host, run: RunRecord) -> list[BatchRecord]:
+    """The batches of other runs at the provider that use up a budget for which this run waits."""
+    could_send = run.control is RunControlState.RUNNING and run.backoff.until <= host.clock
+    if not could_send or not run.counts[ItemStatus.PENDING] or has_room(host, run):
+        return []
+    scope = budget_of(host, run).scope
+    away = host.store.batches(states={BatchState.SUBMITTED})
+    return [batch for batch in away if batch.scope == scope and batch.run_pk != run.pk]
 
 
 def _is_watched(run: RunRecord | None, paused_too: bool) -> bool:
@@ -93,9 +106,8 @@ class _Look:
     def report(self) -> PollReport:
         return PollReport(self._calls, self._seen, self._ended, self._complete, tuple(self._errors))
 
-    def at_account(self, account: str, batches: Sequence[BatchRecord], runs: dict[str, RunRecord | None]) -> None:
-        """Look at the batches of one account with a client of that account."""
-        run = runs[batches[0].run_id]
+    def at_account(self, account: str, batches: Sequence[BatchRecord], run: RunRecord | None) -> None:
+        """Look at the batches of one account with the client of a run that should be of it."""
         assert run is not None
         try:
             provider = self._host.provider_of(run)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from batchor_engine.core.backoff import CONTROL_PLANE_CLASS, CONTROL_PLANE_TRANSIENT, after_creation, after_failure
-from batchor_engine.core.budget import Allowance, allowance, scope_name
+from batchor_engine.core.budget import SENDING_SEC, Allowance, allowance, scope_name
 from batchor_engine.core.identity import input_file_name, remote_metadata
 from batchor_engine.core.packing import Packed, PackLimits, is_dense, pack_rows, part_load, whole_rest
 from batchor_engine.core.records import Backoff, BatchRecord, ItemRow, Lease, NewBatch, PartRecord, RunRecord
@@ -31,8 +31,6 @@ from batchor_engine.states import BatchState, ItemStatus, RunControlState
 
 log = logging.getLogger("batchor_engine")
 
-# A window is 24 hours; a reservation that nobody gave back is dead some hours later.
-_RESERVATION_SEC = (24 + 6) * 3600.0
 _PARTS_AT_ONCE = 64
 # How often an uploaded file may still be unknown before that counts as a refusal.
 FILE_VISIBLE_TRIES = 5
@@ -178,7 +176,7 @@ def _claim(work: Submission, packed: Packed) -> BatchRecord | None:
         account=work.provider.account_label,
         scope=_scope(work),
         ranges=packed.ranges,
-        reserve_until=work.host.clock + _RESERVATION_SEC,
+        reserve_until=work.host.clock + SENDING_SEC,
         budget=_allowance(work).budget_for(packed.load.items, packed.load.tokens),
     )
     batch = work.store.claim(work.run.pk, work.lease, new)

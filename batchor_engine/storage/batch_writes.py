@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, select
 
+from batchor_engine.core.budget import AWAY_SEC
 from batchor_engine.core.packing import spans
 from batchor_engine.core.records import (
     Backoff,
@@ -159,7 +160,8 @@ def note_batch(connection: Connection, batch: BatchRecord, facts: dict[str, JSON
 def confirm_submitted(
     connection: Connection, batch: BatchRecord, provider_batch_id: str, status: str, now: float
 ) -> bool:
-    """Batch and rows are with the provider."""
+    """Batch and rows are with the provider, and so are its tokens, also where its reservation had run out."""
+    lock_scopes(connection, [batch.scope])
     facts: dict[str, JSONValue] = {
         "provider_batch_id": provider_batch_id,
         "remote_status": status,
@@ -167,6 +169,7 @@ def confirm_submitted(
     }
     if not move_batch(connection, batch, BatchState.SUBMITTED, facts):
         return False
+    scopes.hold(connection, batch, now + AWAY_SEC)
     moved = _move_rows(connection, batch, ItemStatus.QUEUED_LOCAL, ItemStatus.SUBMITTED)
     _expect(moved, batch.items, "submit rows")
     bump(connection, batch.run_pk, {ItemStatus.QUEUED_LOCAL: -moved, ItemStatus.SUBMITTED: moved})

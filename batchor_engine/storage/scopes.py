@@ -1,7 +1,8 @@
 """The token budget that all runs of one account and model share.
 
 Law: what is reserved is a maintained sum. It is taken with the claim and given back once: when the provider ends the
-batch, when it is proved that the provider never had it, or when the reservation is older than any batch can be.
+batch, when it is proved that the provider never had it, or when it has run out: soon for a batch that is being sent,
+later than any batch can be for one that the provider has.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Collection
 from sqlalchemy import ColumnElement, Connection, delete, func, select, update
 
 from batchor_engine.core.budget import WAITER_SEC, Claimant, may_take
-from batchor_engine.core.records import NewBatch, RunRecord, ScopeRecord
+from batchor_engine.core.records import BatchRecord, NewBatch, RunRecord, ScopeRecord
 from batchor_engine.states import BATCH_HOLDS_BUDGET, RunControlState
 from batchor_engine.storage.locks import lock_batches, lock_scope
 from batchor_engine.storage.reads import select_runs
@@ -46,6 +47,16 @@ def give_back(connection: Connection, batch_pk: int) -> bool:
             update(scopes).where(scopes.c.name == row.scope).values(reserved=scopes.c.reserved - row.tokens)
         )
     return row is not None
+
+
+def hold(connection: Connection, batch: BatchRecord, until: float) -> None:
+    """Keep a batch's tokens, whose scope is locked; were they given back, they are taken again, fit or not."""
+    mine = update(batches).where(batches.c.id == batch.pk).values(reserve_until=until)
+    if connection.execute(mine.where(batches.c.reserve_until > 0)).rowcount:
+        return
+    connection.execute(mine)
+    taken = {"reserved": scopes.c.reserved + batch.tokens}
+    connection.execute(update(scopes).where(scopes.c.name == batch.scope).values(taken))
 
 
 def find(connection: Connection, name: str) -> ScopeRecord:

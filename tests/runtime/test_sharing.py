@@ -17,11 +17,13 @@ from batchor_engine import (
     OpenAIEnqueueLimitConfig,
     OpenAIProviderConfig,
 )
+from batchor_engine.core.budget import SENDING_SEC
 from batchor_engine.core.identity import INTENT_KEY
 from batchor_engine.ports.providers import RemoteBatchPage
 from batchor_engine.providers.openai import OpenAIBatchProvider
 from batchor_engine.runtime.poll import keep_places
 from batchor_engine.sandbox import SandboxConfig
+from batchor_engine.states import BatchState
 from batchor_engine.testing import CrashError, CrashPoints
 
 from .conftest import World
@@ -135,6 +137,46 @@ def test_a_run_that_cannot_send_keeps_no_other_waiting(world: World) -> None:
     first.wait()
     waiting.pause()
     assert runner.start(world.job(1, provider_config=config), run_id="second").summary().active_batches == 1
+
+
+@pytest.mark.every_store
+@pytest.mark.parametrize("then", ["killed", "paused"])
+def test_a_run_that_nobody_looks_after_gives_its_budget_back_when_its_batch_ends(world: World, then: str) -> None:
+    config, policy = limited(40), ChunkPolicy(max_requests=1)
+    left = world.runner().start(world.job(3, provider_config=config, chunk_policy=policy), run_id="left")
+    assert left.summary().active_batches == 1
+    if then == "paused":
+        left.pause()
+    other = world.runner().start(world.job(3, provider_config=config, chunk_policy=policy), run_id="other")
+    assert other.summary().active_batches == 0
+    assert len(other.wait(timeout=3600, poll_interval=60).results()) == 3
+    if then == "paused":
+        left.resume()
+    assert len(left.wait().results()) == 3
+    assert world.stats()["paid_lines"] == 6
+
+
+@pytest.mark.every_store
+@pytest.mark.parametrize("point", ["submit.claimed", "submit.intended", "submit.uploaded", "submit.created"])
+def test_a_run_that_died_while_it_sent_keeps_its_budget_half_an_hour(world: World, point: str) -> None:
+    config, policy = limited(40), ChunkPolicy(max_requests=1)
+    dying = world.runner()
+    CrashPoints({point: 1}).install(dying)
+    with pytest.raises(CrashError):
+        dying.start(world.job(1, provider_config=config, chunk_policy=policy), run_id="dead")
+    runner = world.runner()
+    other = runner.start(world.job(3, provider_config=config, chunk_policy=policy), run_id="other")
+    began = world.clock.now()
+    assert len(other.wait(timeout=7200, poll_interval=60).results()) == 3
+    assert (world.clock.now() - began).total_seconds() >= SENDING_SEC
+
+    dead = runner.get_run("dead")
+    dead.refresh()
+    (batch,) = runner.storage.batches(states={BatchState.SUBMITTED})
+    assert runner.storage.scope(batch.scope).reserved == batch.tokens
+    assert len(dead.wait().results()) == 1
+    assert world.stats()["paid_lines"] == 4
+    assert runner.storage.scope(batch.scope).reserved == 0
 
 
 def test_a_limit_the_provider_names_is_learned_and_splits_what_follows(world: World) -> None:
