@@ -85,8 +85,9 @@ def _carry_out(
     )
     before = choose(runner, keys, wanted)
     context.instance.add_run_tags(context.run_id, {RUN_ID_TAG: before.run_id})
-    sentence = order.act(Call(runner, runner.get_run(before.run_id), config, resource_key))
     slot = slot_of(before)
+    unknown = None if slot.asset in keys else slot.asset
+    sentence = order.act(Call(runner, runner.get_run(before.run_id), config, resource_key, unknown))
     after = _after(runner, before.run_id)
     reading = _reading(context, runner, after, batches.get(slot.asset, "its batch asset")) if after else ""
     sentence = " ".join(filter(None, [sentence, reading]))
