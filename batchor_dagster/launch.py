@@ -40,7 +40,7 @@ from batchor_dagster.engine_runs import (
 )
 from batchor_dagster.metadata import GENERATION_TAG, LATEST_RUN_TAG, BatchorMetadataSet
 from batchor_dagster.partitions import partitions_of_step
-from batchor_dagster.reports import submission_metadata, why_waiting
+from batchor_dagster.reports import in_batches, submission_metadata, why_waiting
 from batchor_dagster.unread import cut_short
 from batchor_engine import (
     BatchJob,
@@ -111,9 +111,7 @@ def submit(
     if sent_before == _sent(runner, info.run_id):
         context.log.info(f"Goes on with run {info.run_id}; nothing new was sent.")
     else:
-        context.log.info(
-            f"{info.run_id}: {counted(info.summary.total_items, 'row')} in {counted(len(info.batches), 'batch')}"
-        )
+        context.log.info(f"{info.run_id}: {counted(info.summary.total_items, 'row')}{in_batches(info)}")
     submitted_by = asset_label(context.assets_def.key)
     reading = "" if info.reading_finished else cut_short(info, context.run.run_id, submitted_by)
     said = submission_metadata(

@@ -12,6 +12,7 @@ import dagster as dg
 
 from batchor_dagster.assets import result_specs
 from batchor_dagster.engine_runs import ASSET_LABEL, GENERATION_LABEL, asset_label
+from batchor_dagster.reports import shortened
 from batchor_dagster.resources import job_name
 from batchor_engine import RunInfo, counted
 
@@ -34,7 +35,9 @@ def orphans_message(found: Sequence[RunInfo], resource_key: str) -> str:
     if not found:
         return ""
     counts = Counter(info.labels[ASSET_LABEL] for info in found).most_common()
-    names = [f"{_shortened(name)!r} ({counted(count, 'unfinished run')})" for name, count in counts[:MAX_NAMED]]
+    names = [
+        f"{shortened(name, _LONGEST_NAME)!r} ({counted(count, 'unfinished run')})" for name, count in counts[:MAX_NAMED]
+    ]
     if (more := len(counts) - MAX_NAMED) > 0:
         names.append(f"{counted(more, 'more name')} of unfinished runs")
     refresh, export = (job_name(name, resource_key) for name in ("refresh", "export"))
@@ -43,7 +46,3 @@ def orphans_message(found: Sequence[RunInfo], resource_key: str) -> str:
         "delivers for them. Unless another code location does, give the asset its name back, or launch job "
         f"{refresh} with run_id {found[0].run_id!r} until it is over, then {export}."
     )
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"

@@ -26,7 +26,7 @@ from batchor_dagster.ledger import Ledger
 from batchor_dagster.metadata import REASON_TAG, REVISION_TAG, RUN_ID_TAG, SENSOR_TAG, BatchorMetadataSet
 from batchor_dagster.orphans import orphans, orphans_message
 from batchor_dagster.partitions import existing, pieces, range_tags
-from batchor_dagster.reports import answered_of, in_doubt_message, progress_metadata
+from batchor_dagster.reports import answered_of, in_doubt_message, progress_metadata, unseen_message, who_waits
 from batchor_dagster.resources import job_name
 from batchor_dagster.unread import is_idle, unread
 from batchor_engine import BatchRunner, ProviderError, RunControlState, RunInfo, counted
@@ -130,7 +130,7 @@ class Tick:
 
         An account that refuses us turns the tick red only when there is nothing to hand to Dagster: red hands nothing.
         """
-        refusal = self._poll()
+        refusal, trouble = self._poll()
         before = Cursor.read(self.context.cursor)
         history = History.read(self.runner, self.ledger.watch.keys, before)
         own = _own_slots([*history.working, *history.ended])
@@ -145,7 +145,6 @@ class Tick:
         cursor = Cursor(seen, until, history.settled_at(until)).write()
         if refusal is not None and not requests and not observations and cursor == self.context.cursor:
             raise refusal
-        trouble = "" if refusal is None else f"The provider could not be asked: {refusal} "
         nobodys = orphans(history.others, self.context.repository_def)
         line = _progress_line(flying, told, nobodys, self.ledger.watch.resource_key)
         return dg.SensorResult(
@@ -155,16 +154,19 @@ class Tick:
             cursor=cursor,
         )
 
-    def _poll(self) -> Exception | None:
-        """Look at the provider; what only a person can mend, such as a refused key, for after the healthy accounts."""
+    def _poll(self) -> tuple[Exception | None, str]:
+        """Look at the provider; what only a person can mend, such as a refused key, for after the healthy accounts.
+
+        And a sentence on what was not seen.
+        """
         try:
             report = self.runner.poll(deadline=max(0.0, self.deadline - time.monotonic()))
         except (ProviderError, ValueError, TypeError) as error:
             self.context.log.error(f"The provider could not be asked: {error}")
-            return error
+            return error, f"The provider could not be asked: {error} "
         for error in report.errors:
             self.context.log.warning(f"The provider did not answer: {error}")
-        return None
+        return None, unseen_message(report.errors)
 
     def _undelivered(self, history: History, own: OwnSlots) -> tuple[list[Undelivered], float]:
         """Ended runs, the latest of a partition, that Dagster does not show there; and up to which age all are known.
@@ -343,7 +345,7 @@ def _progress_line(
     doubts = in_doubt_message(sum(one.in_doubt or 0 for one in told), resource_key)
     all_read = all(info.reading_finished for info in working)
     line = f"{counted(len(working), 'run')} in flight: {answered_of(answered, rows, all_read=all_read)}."
-    return "".join([line, *_pauses(told), *_cuts(told), doubts, left])
+    return "".join([line, *_pauses(told), who_waits(working), *_cuts(told), doubts, left])
 
 
 def _cuts(told: Iterable[BatchorMetadataSet]) -> Iterator[str]:
