@@ -253,6 +253,9 @@ def _way_out(launch: Launch) -> Iterator[None]:
         if isinstance(launch.where, SlotRange) and "groups" in str(error):
             raise ValueError(f"{launch.where}: {error} (its partitions, in order, are the groups)") from error
         raise
+    except TypeError as error:
+        # What the engine says of an item or a prompt of the wrong kind, and what the user's own code raises.
+        raise dg.Failure(f"{launch.where}: {error}", allow_retries=False) from error
 
 
 @contextmanager
