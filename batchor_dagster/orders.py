@@ -84,6 +84,18 @@ class Call:
         return f"{unknown}, so no sensor of it goes on with the run: {who}"
 
 
+def in_dagsters_words(reason: str, resource_key: str) -> str:
+    """What the engine says of its own calls and options, as an operator at a launchpad has them."""
+    words = {
+        "start a new run_id for": "materialize its batch asset in a new run for",
+        " (export_artifacts(), `batchor export-artifacts`)": f" (job {job_name('export', resource_key)})",
+        " (--include-raw-output-artifacts)": "",
+    }
+    for one, other in words.items():
+        reason = reason.replace(one, other)
+    return reason
+
+
 @dataclass(frozen=True)
 class Order:
     """A control job: the name of its command, its config, whether it may guess, for which runs, and what it does.
@@ -160,8 +172,8 @@ def _resume(call: Call) -> str:
         return f"Run {run.run_id} was not paused."
     run.resume()
     if call.unknown_asset is not None:
-        return f"Run {run.run_id}, paused for {before!r}, may go on; {call.by_hand()}."
-    return f"Run {run.run_id}, paused for {before!r}, goes on with the sensor's next tick."
+        return f"Run {run.run_id}, paused ({before}), may go on; {call.by_hand()}."
+    return f"Run {run.run_id}, paused ({before}), goes on with the sensor's next tick."
 
 
 def _retry_failed(call: Call) -> str:
