@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import dagster as dg
-from pydantic import Field, create_model
+from pydantic import Field, create_model, field_validator
 
 from batchor_engine import (
     BatchJob,
@@ -48,6 +48,13 @@ class BatchorRunConfig(dg.Config):
         default=None, description="Tokens that the account may have enqueued at once; 0 for no limit"
     )
     max_batch_enqueued_tokens: int | None = Field(default=None, description="Tokens of one batch; 0 for no limit")
+
+    @field_validator("generation")
+    @classmethod
+    def _known_word(cls, given: str) -> str:
+        """Whoever writes "Resume" means the word; as a name it would begin a run and pay again."""
+        word = given.strip().lower()
+        return word if word in (NEW, RESUME) else given
 
     def overrides(self) -> dict[str, Any]:
         """The fields that were set, but for the generation, which says where they apply."""

@@ -12,13 +12,13 @@ import dagster as dg
 from batchor_dagster.assets import AnyAssets, result_specs
 from batchor_dagster.engine_runs import asset_label, newest_run, slot_of
 from batchor_dagster.metadata import RESOURCE_KEY, RESULTS_OF_KEY, RUN_ID_TAG, BatchorMetadataSet
-from batchor_dagster.orders import ORDERS, Call, Order, RunChoice
+from batchor_dagster.orders import ORDERS, Call, Order, RunChoice, in_dagsters_words
 from batchor_dagster.reports import progress_metadata
 from batchor_dagster.resources import RESOURCE, BatchorResource, job_name
 from batchor_dagster.selection import Wanted, choose
 from batchor_dagster.submission import one_clear_failure
 from batchor_dagster.unread import unread
-from batchor_engine import BatchRunner, RunInfo, UnknownRunError
+from batchor_engine import BatchorError, BatchRunner, RunInfo, UnknownRunError
 
 
 def build_batchor_jobs(*, assets: AnyAssets, resource_key: str = RESOURCE) -> list[dg.JobDefinition]:
@@ -85,8 +85,13 @@ def _carry_out(
     )
     before = choose(runner, keys, wanted)
     context.instance.add_run_tags(context.run_id, {RUN_ID_TAG: before.run_id})
-    sentence = order.act(Call(runner, runner.get_run(before.run_id), config, resource_key))
     slot = slot_of(before)
+    unknown = None if slot.asset in keys else slot.asset
+    try:
+        sentence = order.act(Call(runner, runner.get_run(before.run_id), config, resource_key, unknown))
+    except (BatchorError, ValueError) as error:
+        reason = in_dagsters_words(str(error), resource_key)
+        raise dg.Failure(reason, allow_retries=not isinstance(error, ValueError)) from error
     after = _after(runner, before.run_id)
     reading = _reading(context, runner, after, batches.get(slot.asset, "its batch asset")) if after else ""
     sentence = " ".join(filter(None, [sentence, reading]))

@@ -6,6 +6,8 @@ of it in another way than it was started is refused before anything is sent.
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,7 +42,7 @@ from batchor_dagster.engine_runs import (
 )
 from batchor_dagster.metadata import GENERATION_TAG, LATEST_RUN_TAG, BatchorMetadataSet
 from batchor_dagster.partitions import partitions_of_step
-from batchor_dagster.reports import submission_metadata, why_waiting
+from batchor_dagster.reports import in_batches, submission_metadata, why_waiting
 from batchor_dagster.unread import cut_short
 from batchor_engine import (
     BatchJob,
@@ -99,7 +101,8 @@ def submit(
         )
         return
     sent_before = _sent(runner, launch.run_id)
-    with _terminated(context, runner, launch.run_id, cancel=cancel_on_termination), _way_out(launch):
+    stopped = _terminated(context, runner, launch.run_id, cancel=cancel_on_termination)
+    with stopped, _way_out(launch), _warned(context, launch):
         runner.start(launch.job(jobs), run_id=launch.run_id, labels=launch.labels())
     info = runner.info(launch.run_id)
     if is_cancelled(info):
@@ -111,9 +114,7 @@ def submit(
     if sent_before == _sent(runner, info.run_id):
         context.log.info(f"Goes on with run {info.run_id}; nothing new was sent.")
     else:
-        context.log.info(
-            f"{info.run_id}: {counted(info.summary.total_items, 'row')} in {counted(len(info.batches), 'batch')}"
-        )
+        context.log.info(f"{info.run_id}: {counted(info.summary.total_items, 'row')}{in_batches(info)}")
     submitted_by = asset_label(context.assets_def.key)
     reading = "" if info.reading_finished else cut_short(info, context.run.run_id, submitted_by)
     said = submission_metadata(
@@ -189,6 +190,7 @@ def _submitted_since(
     return newest.run_id if newest is not None and newest.run_id not in known else None
 
 
+_NEW_GENERATION = "materialize in a new run for a new generation"
 _OTHER_GENERATION = "leave it as it was to go on, or materialize with generation: new to start over and pay again"
 
 
@@ -210,7 +212,7 @@ def _stored(
     if [slot.partition for slot in slots_of(found)] != _partitions(where):
         raise dg.Failure(
             f"{found.run_id} was started for {counted(len(slots_of(found)), 'partition')}, and now there are others "
-            "between its ends: materialize in a new run for a new generation",
+            f"between its ends: {_NEW_GENERATION}",
             allow_retries=False,
         )
     return found
@@ -230,7 +232,7 @@ def _refuse_another_cut(runner: BatchRunner, where: Slot | SlotRange, generation
     if found:
         raise dg.Failure(
             f"{found[0].run_id} was started for {target_of(found[0])} in this generation, and {where} would pay for "
-            "some rows again: re-execute that run, or materialize in a new run for a new generation",
+            f"some rows again: re-execute that run, or {_NEW_GENERATION}",
             allow_retries=False,
         )
 
@@ -251,6 +253,28 @@ def _way_out(launch: Launch) -> Iterator[None]:
         if isinstance(launch.where, SlotRange) and "groups" in str(error):
             raise ValueError(f"{launch.where}: {error} (its partitions, in order, are the groups)") from error
         raise
+    except TypeError as error:
+        # What the engine says of an item or a prompt of the wrong kind, and what the user's own code raises.
+        raise dg.Failure(f"{launch.where}: {error}", allow_retries=False) from error
+
+
+@contextmanager
+def _warned(context: dg.AssetExecutionContext, launch: Launch) -> Iterator[None]:
+    """What the engine warns of, in the log of the Dagster run; warnings of others, as from a prompt, go their way."""
+
+    def show(message: Warning | str, category: type[Warning], filename: str, *rest: Any) -> None:
+        if filename == __file__:
+            said = str(message).replace("start a new run_id", _NEW_GENERATION)
+            context.log.warning(f"{launch.where}: {said}")
+        else:
+            elsewhere(message, category, filename, *rest)
+
+    with warnings.catch_warnings():
+        elsewhere = warnings.showwarning
+        warnings.showwarning = show
+        # Python tells a warning of one place once, and a process may submit many partitions.
+        warnings.filterwarnings("always", module=re.escape(__name__))
+        yield
 
 
 @contextmanager

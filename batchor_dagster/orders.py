@@ -58,15 +58,42 @@ class DeleteChoice(RunChoice):
 
 @dataclass(frozen=True)
 class Call:
-    """A run that an order is for, what was filled in, and the resource that names the other jobs."""
+    """A run that an order is for, what was filled in, the resource that names the other jobs, and the name of the run's
+    asset where no asset here is called so.
+    """
 
     runner: BatchRunner
     run: Run
     choice: Any
     resource_key: str
+    unknown_asset: str | None = None
 
     def job(self, order: str) -> str:
         return job_name(order, self.resource_key)
+
+    def then(self, by_sensor: str) -> str:
+        """What the sensor does next; or who does it where no sensor knows the run's asset."""
+        return by_sensor if self.unknown_asset is None else self.by_hand()
+
+    def by_hand(self) -> str:
+        over = self.run.is_finished
+        who = (
+            f"{self.job('export')} copies its answers" if over else f"each launch of {self.job('refresh')} does a round"
+        )
+        unknown = f"no batch asset of {self.resource_key!r} is called {self.unknown_asset!r}"
+        return f"{unknown}, so no sensor of it goes on with the run: {who}"
+
+
+def in_dagsters_words(reason: str, resource_key: str) -> str:
+    """What the engine says of its own calls and options, as an operator at a launchpad has them."""
+    words = {
+        "start a new run_id for": "materialize its batch asset in a new run for",
+        " (export_artifacts(), `batchor export-artifacts`)": f" (job {job_name('export', resource_key)})",
+        " (--include-raw-output-artifacts)": "",
+    }
+    for one, other in words.items():
+        reason = reason.replace(one, other)
+    return reason
 
 
 @dataclass(frozen=True)
@@ -111,14 +138,16 @@ def _cancel(call: Call) -> str:
     )
     summary = run.cancel(drain=choice.drain)
     if run.is_finished:
-        return f"Run {run.run_id} {again} and over; the sensor turns the partition red."
+        return f"Run {run.run_id} {again} and over; {call.then('the sensor turns the partition red')}."
     if "advance" in call.runner.info(run.run_id).due:
-        return f"Run {run.run_id} {again}, but the provider could not be asked yet: the sensor's next run asks."
+        asks = call.then("the sensor's next run asks")
+        return f"Run {run.run_id} {again}, but the provider could not be asked yet: {asks}."
     count = summary.active_batches
     do = "may finish at" if choice.drain else f"{'was' if count == 1 else 'were'} asked to stop at"
     return (
-        f"Run {run.run_id} {again}: {counted(count, 'batch')} {do} the provider. After that, what was answered is "
-        "fetched and the partition turns red."
+        f"Run {run.run_id} {again}: {counted(count, 'batch')} {do} the provider; "
+        + call.then("after that, what was answered is fetched and the partition turns red")
+        + "."
     )
 
 
@@ -142,7 +171,9 @@ def _resume(call: Call) -> str:
     if run.control_state is RunControlState.RUNNING:
         return f"Run {run.run_id} was not paused."
     run.resume()
-    return f"Run {run.run_id}, paused for {before!r}, goes on with the sensor's next tick."
+    if call.unknown_asset is not None:
+        return f"Run {run.run_id}, paused ({before}), may go on; {call.by_hand()}."
+    return f"Run {run.run_id}, paused ({before}), goes on with the sensor's next tick."
 
 
 def _retry_failed(call: Call) -> str:
@@ -152,7 +183,8 @@ def _retry_failed(call: Call) -> str:
         return f"Run {run.run_id} has no failed rows: there is nothing to retry."
     again = failed - run.retry_failed().failed_items
     have = "has" if again == 1 else "have"
-    return f"{counted(again, 'failed row')} of run {run.run_id} {have} a new attempt; the sensor submits and delivers."
+    then = call.then("the sensor submits and delivers")
+    return f"{counted(again, 'failed row')} of run {run.run_id} {have} a new attempt; {then}."
 
 
 def _refresh(call: Call) -> str:
@@ -162,12 +194,12 @@ def _refresh(call: Call) -> str:
     if run.control_state is RunControlState.PAUSED:
         why = f"Run {run.run_id} is paused ({run.control_reason})"
         return f"{why}: {call.job('collect')} fetches what is paid, all the same."
-    return f"Run {run.run_id} did one round: {_counts(run, run.refresh())}"
+    return f"Run {run.run_id} did one round: {_counts(call, run.refresh())}"
 
 
 def _collect(call: Call) -> str:
     run = call.run
-    return f"Run {run.run_id} has fetched what the provider had finished: {_counts(run, run.collect())}"
+    return f"Run {run.run_id} has fetched what the provider had finished: {_counts(call, run.collect())}"
 
 
 def _export(call: Call) -> str:
@@ -216,9 +248,10 @@ def _refuse_ended(run: Run, what: str) -> None:
         raise ValueError(f"Run {run.run_id} has ended ({run.status}): there is nothing to {what}.")
 
 
-def _counts(run: Run, summary: Any) -> str:
+def _counts(call: Call, summary: Any) -> str:
     open_rows = summary.total_items - summary.completed_items - summary.failed_items
-    over = "it is over, and the sensor delivers it" if run.is_finished else f"{counted(open_rows, 'row')} open"
+    over = f"it is over, and {call.then('the sensor delivers it')}"
+    over = over if call.run.is_finished else f"{counted(open_rows, 'row')} open"
     return f"{counted(summary.completed_items, 'row')} answered, {summary.failed_items} failed; {over}."
 
 

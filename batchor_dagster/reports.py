@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable, Sequence
 
 import dagster as dg
 
@@ -21,8 +22,20 @@ from batchor_dagster.resources import RESOURCE, job_name, polling_sensor_name
 from batchor_engine import BatchInfo, Cost, Run, RunControlState, RunInfo, counted
 
 MAX_BATCHES_SHOWN = 50
+_LONGEST_ERROR = 300
 _OPENAI_SERVER = "api.openai.com"
 _OPENAI_BATCHES = "https://platform.openai.com/batches"
+
+
+def at_provider(info: RunInfo) -> list[BatchInfo]:
+    """The batches of a run that the provider has made, as far as it told us."""
+    return [batch for batch in info.batches if batch.provider_batch_id]
+
+
+def in_batches(info: RunInfo) -> str:
+    """In how many batches the rows of a run are; behind a count of rows."""
+    made = len(at_provider(info))
+    return f" in {counted(made, 'batch')}" if made else ", and no batch is known at the provider yet"
 
 
 def submission_metadata(
@@ -46,7 +59,7 @@ def submission_metadata(
         estimated_input_tokens=estimate.input_tokens,
         estimated_cost_usd=_dollars(estimate.cost),
         estimated_cost=str(estimate.cost),
-        batches=len(info.batches),
+        batches=len(at_provider(info)),
         provider_batches=_batches(run, info.batches),
         provider_page=_page(run, info.batches),
         results=dg.MetadataValue.asset(results) if results else None,
@@ -111,7 +124,7 @@ def result_metadata(run: Run, info: RunInfo, facts: Facts) -> BatchorMetadataSet
         cost_usd=_dollars(facts.cost),
         cost=str(facts.cost),
         hours_at_provider=_hours(info.batches),
-        batches=len(info.batches),
+        batches=len(at_provider(info)),
         provider_batches=_batches(run, info.batches),
         provider_page=_page(run, info.batches),
         failure_classes=class_table(facts.failures, failed),
@@ -175,7 +188,37 @@ def why_waiting(info: RunInfo) -> str:
     seconds = info.summary.backoff_remaining_sec
     if info.is_finished or not seconds:
         return ""
-    return f" The provider refused it or could not be reached: the next attempt is due in {max(1, round(seconds))} s."
+    return f" The provider refused it or could not be reached: {_next_attempt(seconds)}."
+
+
+def who_waits(infos: Iterable[RunInfo]) -> str:
+    """How many of these runs the provider held back, and when the first one tries again; paused ones do not."""
+    held = [
+        info.summary.backoff_remaining_sec
+        for info in infos
+        if why_waiting(info) and info.summary.control_state is not RunControlState.PAUSED
+    ]
+    if not held:
+        return ""
+    runs = f"{counted(len(held), 'run')} {'waits' if len(held) == 1 else 'wait'}"
+    return f" {runs}, for the provider refused or could not be reached: {_next_attempt(min(held))}."
+
+
+def unseen_message(errors: Sequence[str]) -> str:
+    """What kept a tick from looking at some batches, shortly, however many; empty where nothing did."""
+    different = list(dict.fromkeys(errors))
+    if not different:
+        return ""
+    more = f" ({counted(len(different) - 1, 'other error')} in the tick's log)" if len(different) > 1 else ""
+    return f"The provider did not answer for all batches: {shortened(different[0], _LONGEST_ERROR).rstrip('.')}{more}. "
+
+
+def shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length]}…"
+
+
+def _next_attempt(seconds: float) -> str:
+    return f"the next attempt is due in {max(1, round(seconds))} s"
 
 
 def pending_message(info: RunInfo, key: dg.AssetKey, resource_key: str, *, reading: str = "") -> str:
@@ -188,7 +231,7 @@ def pending_message(info: RunInfo, key: dg.AssetKey, resource_key: str, *, readi
     paused = why_paused(info, resource_key)
     sensor = polling_sensor_name(resource_key)
     return (
-        f"{info.run_id} is not finished: {answered} in {counted(len(info.batches), 'batch')}. "
+        f"{info.run_id} is not finished: {answered}{in_batches(info)}. "
         + (f"It is paused. {paused}" if paused else reading or _who_goes_on(key, sensor))
         + (f" {reading}" if paused and reading else "")
         + ("" if paused else why_waiting(info))

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
@@ -24,8 +24,9 @@ from batchor_dagster.engine_runs import (
 )
 from batchor_dagster.ledger import Ledger
 from batchor_dagster.metadata import REASON_TAG, REVISION_TAG, RUN_ID_TAG, SENSOR_TAG, BatchorMetadataSet
+from batchor_dagster.orphans import orphans, orphans_message
 from batchor_dagster.partitions import existing, pieces, range_tags
-from batchor_dagster.reports import answered_of, in_doubt_message, progress_metadata
+from batchor_dagster.reports import answered_of, in_doubt_message, progress_metadata, unseen_message, who_waits
 from batchor_dagster.resources import job_name
 from batchor_dagster.unread import is_idle, unread
 from batchor_engine import BatchRunner, ProviderError, RunControlState, RunInfo, counted
@@ -77,27 +78,31 @@ class Cursor:
 class History:
     """The runs that a tick has to know: all that are open, and those that ended since `since`, an age.
 
-    What is older was found to be delivered, and its fingerprint `settled` has not changed since then.
+    What is older was found to be delivered, and its fingerprint `settled` has not changed since then. `others` are open
+    runs of assets that the sensor does not watch.
     """
 
     working: Sequence[RunInfo]
+    others: Sequence[RunInfo]
     ended: Sequence[RunInfo]
     since: float
     settled: tuple[int, int]
     reopened_before: float
 
     @classmethod
-    def read(cls, runner: BatchRunner, assets: Iterable[str], cursor: Cursor) -> History:
+    def read(cls, runner: BatchRunner, assets: Collection[str], cursor: Cursor) -> History:
         """Read as little as the cursor allows; everything once something old has changed."""
         labels = [{ASSET_LABEL: asset} for asset in assets]
         settled = _fingerprint(runner, labels, cursor.settled_until)
         since, settled = (cursor.settled_until, settled) if str(settled) == cursor.settled else (0.0, (0, 0))
         # In this order: what ends between the two is found by the second.
-        found = [info for one in labels for info in runner.find_runs(one, unfinished=True)]
+        found = runner.find_runs(unfinished=True)
         recent = [info for one in labels for info in runner.find_runs(one, created_after=_moment(since))]
         ended = {info.run_id: info for info in recent if info.is_finished}
-        working = [info for info in found if info.run_id not in ended]
-        return cls(working, list(ended.values()), since, settled, cursor.settled_until if cursor.settled else 0.0)
+        working = [info for info in found if info.labels.get(ASSET_LABEL) in assets and info.run_id not in ended]
+        others = [info for info in found if info.labels.get(ASSET_LABEL) not in assets]
+        reopened_before = cursor.settled_until if cursor.settled else 0.0
+        return cls(working, others, list(ended.values()), since, settled, reopened_before)
 
     def open_since(self) -> list[float]:
         """Ages of open runs whose end is awaited soon; the end of others shows in the fingerprint."""
@@ -125,7 +130,7 @@ class Tick:
 
         An account that refuses us turns the tick red only when there is nothing to hand to Dagster: red hands nothing.
         """
-        refusal = self._poll()
+        refusal, trouble = self._poll()
         before = Cursor.read(self.context.cursor)
         history = History.read(self.runner, self.ledger.watch.keys, before)
         own = _own_slots([*history.working, *history.ended])
@@ -140,8 +145,8 @@ class Tick:
         cursor = Cursor(seen, until, history.settled_at(until)).write()
         if refusal is not None and not requests and not observations and cursor == self.context.cursor:
             raise refusal
-        trouble = "" if refusal is None else f"The provider could not be asked: {refusal} "
-        line = _progress_line(flying, told, self.ledger.watch.resource_key)
+        nobodys = orphans(history.others, self.context.repository_def)
+        line = _progress_line(flying, told, nobodys, self.ledger.watch.resource_key)
         return dg.SensorResult(
             run_requests=requests,
             skip_reason=None if requests else trouble + line,
@@ -149,16 +154,19 @@ class Tick:
             cursor=cursor,
         )
 
-    def _poll(self) -> Exception | None:
-        """Look at the provider; what only a person can mend, such as a refused key, for after the healthy accounts."""
+    def _poll(self) -> tuple[Exception | None, str]:
+        """Look at the provider; what only a person can mend, such as a refused key, for after the healthy accounts.
+
+        And a sentence on what was not seen.
+        """
         try:
             report = self.runner.poll(deadline=max(0.0, self.deadline - time.monotonic()))
         except (ProviderError, ValueError, TypeError) as error:
             self.context.log.error(f"The provider could not be asked: {error}")
-            return error
+            return error, f"The provider could not be asked: {error} "
         for error in report.errors:
             self.context.log.warning(f"The provider did not answer: {error}")
-        return None
+        return None, unseen_message(report.errors)
 
     def _undelivered(self, history: History, own: OwnSlots) -> tuple[list[Undelivered], float]:
         """Ended runs, the latest of a partition, that Dagster does not show there; and up to which age all are known.
@@ -326,15 +334,18 @@ def _digest(told: Iterable[BatchorMetadataSet]) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
-def _progress_line(working: Sequence[RunInfo], progress: Progress, resource_key: str) -> str:
+def _progress_line(
+    working: Sequence[RunInfo], progress: Progress, nobodys: Sequence[RunInfo], resource_key: str
+) -> str:
+    left = orphans_message(nobodys, resource_key)
     if not working:
-        return "No run is in flight."
+        return f"No run of an asset here is in flight.{left}" if left else "No run is in flight."
     told = [progress[info.run_id] for info in working]
     answered, rows = sum(one.answered or 0 for one in told), sum(one.rows or 0 for one in told)
     doubts = in_doubt_message(sum(one.in_doubt or 0 for one in told), resource_key)
     all_read = all(info.reading_finished for info in working)
     line = f"{counted(len(working), 'run')} in flight: {answered_of(answered, rows, all_read=all_read)}."
-    return "".join([line, *_pauses(told), *_cuts(told), doubts])
+    return "".join([line, *_pauses(told), who_waits(working), *_cuts(told), doubts, left])
 
 
 def _cuts(told: Iterable[BatchorMetadataSet]) -> Iterator[str]:

@@ -43,8 +43,9 @@ def build_parts(run_id: str, job: BatchJob[Any, Any], item: BatchItem[Any]) -> P
     if isinstance(prompt, str):
         return PromptParts(prompt)
     if not isinstance(prompt, PromptParts):
+        what = "None" if prompt is None else f"a {type(prompt).__name__}"
         raise TypeError(
-            f"build_prompt must return PromptParts or a string, but returned {type(prompt).__name__} for item "
-            f"{item.item_id!r}"
+            f"build_prompt must return PromptParts or a string, but returned {what} for item {item.item_id!r}: "
+            "return a prompt for each item, and leave out of the items those that need none"
         )
     return prompt

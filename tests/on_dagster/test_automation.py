@@ -41,6 +41,14 @@ def test_what_is_downstream_fires_once_after_the_delivery(shop: Shop) -> None:
     assert (pending, delivered, after) == (set(), {"digest"}, set())
 
 
+def test_what_is_downstream_in_the_run_that_submits_is_skipped_and_the_run_is_green(shop: Shop) -> None:
+    defs = shop.definitions([tickets_asset(FOUR_ROWS), triage_assets(), digest])
+    every = shop.materialize(defs, "tickets", "triage_batch", "triage", "digest")
+    assert every.success
+    assert (len(materialized(every, "triage_batch")), materialized(every, "digest")) == (1, [])
+    assert [event.step_key for event in every.all_events if event.is_step_skipped] == ["digest"]
+
+
 def test_reading_the_same_outcome_again_leaves_what_is_downstream_in_step(shop: Shop) -> None:
     defs = shop.definitions([tickets_asset(FOUR_ROWS), triage_assets(), digest])
     shop.materialize(defs, "tickets", "triage_batch")

@@ -224,6 +224,19 @@ def test_retrying_a_cancelled_run_is_refused_with_the_way_out(shop: Shop) -> Non
     assert "was cancelled, so its rows stay failed" in failure_of(result)
 
 
+def test_a_refusal_names_what_an_operator_has_and_no_call_of_python(shop: Shop) -> None:
+    defs = two_days(shop, DAY, NEXT_DAY)
+    assert control(shop, defs, "cancel", partition=DAY).success
+    resumed = failure_of(control(shop, defs, "resume", partition=DAY))
+    assert resumed.endswith("cannot be resumed: materialize its batch asset in a new run for the rows.")
+    shop.sandbox.finish()
+    serve(shop, defs)
+    retried = failure_of(control(shop, defs, "retry_failed", partition=DAY))
+    assert retried.endswith("so its rows stay failed: materialize its batch asset in a new run for them.")
+    pruned = failure_of(control(shop, defs, "prune", partition=NEXT_DAY, include_raw_output_artifacts=True))
+    assert pruned.endswith("export it first (job batchor_export), or prune without include_raw_output_artifacts.")
+
+
 def test_a_refresh_fetches_and_the_sensor_delivers(shop: Shop) -> None:
     defs = two_days(shop, DAY)
     assert "4 rows open" in said(shop, control(shop, defs, "refresh"))

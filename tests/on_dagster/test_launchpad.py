@@ -89,9 +89,10 @@ def test_a_canary_sends_the_first_rows_alone_and_lands(stocked: Shop) -> None:
     assert stocked.paid_lines() == 2
 
 
-def test_resume_goes_on_with_the_latest_run_as_it_was_started(stocked: Shop) -> None:
+@pytest.mark.parametrize("written", ["resume", "Resume", " RESUME "])
+def test_resume_goes_on_with_the_latest_run_as_it_was_started(stocked: Shop, written: str) -> None:
     launch(stocked, first_rows=2, model="gpt-5-nano")
-    assert launch(stocked, generation="resume").success
+    assert launch(stocked, generation=written).success
     assert len(stocked.infos()) == len(stocked.sandbox.batches()) == 1
 
 

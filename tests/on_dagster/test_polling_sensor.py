@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -15,7 +16,9 @@ from sqlalchemy import Engine, event
 from batchor_dagster import BatchorMetadataSet, build_batchor_polling_sensor
 from batchor_dagster.engine_runs import Slot
 from batchor_dagster.ledger import Ledger, Watch
+from batchor_dagster.reports import unseen_message
 from batchor_dagster.tick import Tick
+from batchor_engine.sandbox import Fault
 from example_project.models import TicketTriage
 from tests.on_dagster.shop import (
     DAY,
@@ -33,6 +36,11 @@ from tests.on_dagster.shop import (
 
 def requests_of(result: dg.SensorResult) -> Sequence[dg.RunRequest]:
     return result.run_requests or []
+
+
+def skipped(result: dg.SensorResult) -> str:
+    assert result.skip_reason
+    return str(result.skip_reason.skip_message)
 
 
 def submitted(shop: Shop) -> dg.Definitions:
@@ -276,3 +284,37 @@ def test_a_worker_that_was_killed_stands_in_the_way_for_half_an_hour(
     monkeypatch.setattr("batchor_dagster.ledger.time.time", lambda: now + 1900)
     (again,) = requests_of(shop.tick(defs))
     assert again.run_key == f"{request.run_key}:1"
+
+
+def test_a_tick_says_why_it_saw_nothing(shop: Shop) -> None:
+    defs = submitted(shop)
+    shop.sandbox.faults.add(Fault("http_error", on="*", status=503, message="We are down", times=None))
+    told = skipped(shop.tick(defs))
+    assert told.startswith("The provider did not answer for all batches: ")
+    assert "We are down" in told
+    assert told.endswith(" 1 run in flight: 0 of 4 rows answered.")
+    shop.sandbox.faults.clear()
+    assert skipped(shop.tick(defs)) == "1 run in flight: 0 of 4 rows answered."
+
+
+def test_a_tick_says_that_a_run_waits_for_its_next_attempt_and_nothing_is_called_a_batch_before(
+    shop: Shop, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shop.sandbox.faults.add(Fault("http_error", on="*", status=503, times=None))
+    defs = submitted(shop)
+    assert "4 rows, and no batch is known at the provider yet" in capfd.readouterr().err
+    told = skipped(shop.tick(defs))
+    assert re.fullmatch(
+        "1 run in flight: 0 of 4 rows answered. 1 run waits, for the provider refused or could not be reached: the "
+        r"next attempt is due in \d+ s\.",
+        told,
+    )
+    shop.materialize(defs, "triage")
+    assert "0 of 4 rows answered, and no batch is known at the provider yet." in capfd.readouterr().err
+
+
+def test_many_reasons_for_not_seeing_batches_are_one_short_sentence() -> None:
+    told = unseen_message(["Down.", "Down.", *(f"Another {'x' * 500}{n}" for n in range(50))])
+    assert told == "The provider did not answer for all batches: Down (50 other errors in the tick's log). "
+    assert len(unseen_message(["x" * 5000])) < 400
+    assert unseen_message([]) == ""

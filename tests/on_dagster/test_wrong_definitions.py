@@ -18,7 +18,7 @@ from batchor_dagster import (
 from batchor_engine import BatchJob, RetryPolicy
 from batchor_engine.sandbox import Fault
 from example_project.models import TicketTriage
-from tests.on_dagster.shop import FOUR_ROWS, Shop, job_for, tickets_asset, triage_assets
+from tests.on_dagster.shop import FOUR_ROWS, Shop, failure_of, job_for, tickets_asset, triage_assets
 
 STORE = BatchorResource(store_url="sqlite:///runs.sqlite3")
 
@@ -96,3 +96,24 @@ def test_a_green_submission_says_that_the_provider_was_out_of_reach(
     )
     shop.materialize(defs, "triage")
     assert "could not be reached: the next attempt is due in" in capfd.readouterr().err
+
+
+def test_a_prompt_that_is_none_is_a_sentence_with_the_item_and_its_repair_pays_nothing_twice(shop: Shop) -> None:
+    answers: list[str | None] = ["Hello", None]
+
+    @batchor_assets(name="triage", structured_output=TicketTriage)
+    def triage(tickets: list) -> BatchJob:
+        prompts = iter(answers)
+        return replace(job_for(tickets), build_prompt=lambda item: next(prompts))  # type: ignore[arg-type,return-value]
+
+    defs = shop.definitions([tickets_asset(FOUR_ROWS[:2]), triage])
+    same = {"dagster/backfill": "one"}
+    failed = shop.materialize(defs, "tickets", "triage_batch", tags=same)
+    assert failure_of(failed) == (
+        "triage: build_prompt must return PromptParts or a string, but returned None for item 'b': return a prompt for "
+        "each item, and leave out of the items those that need none"
+    )
+    answers[:] = ["Hello", "Mended"]
+    assert shop.materialize(defs, "triage_batch", tags=same).success
+    shop.sandbox.finish()
+    assert shop.paid_lines() == 2
