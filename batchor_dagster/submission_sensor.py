@@ -4,17 +4,18 @@ Law: one partition gets one generation from here, so that overlapping ticks, rep
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import chain, zip_longest
-from typing import Literal
+from typing import Any, Literal
 
 import dagster as dg
 
 from batchor_dagster.assets import AnyAssets, flatten, result_specs
+from batchor_dagster.backfills import left_to, starting_runs
 from batchor_dagster.due import Shown, Submission, has_ended, partitions_by_age, submission_of
 from batchor_dagster.engine_runs import (
     ASSET_LABEL,
@@ -100,8 +101,11 @@ def build_batchor_submission_sensor(
         here = context.repository_def.assets_defs_by_key if context.repository_def else {}
         submissions = [submission_of(key, label, {**given, **here}) for key, label in labels.items()]
         with closing(batchor.runner()) as runner:
-            repository = context.repository_def
-            return SubmissionTick(context.instance, runner, rules, submissions, deadline, repository).run()
+            tick = SubmissionTick(context.instance, runner, rules, submissions, deadline, context.repository_def)
+            result = tick.run()
+        if result.run_requests and tick.left:
+            context.log.info(tick.told_left())
+        return result
 
     return submit
 
@@ -136,6 +140,8 @@ class SubmissionTick:
     deadline: float
     repository: dg.RepositoryDefinition | None = None
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    # Assets of which something due was left to a backfill, and its id.
+    left: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
 
     def run(self) -> dg.SensorResult:
         """Requests, or a skip reason that says what is waited for."""
@@ -153,7 +159,16 @@ class SubmissionTick:
             skip_reason=None
             if requests
             else f"Nothing to submit: {counted(len(flying) + len(begun), 'run')} in flight"
-            f" (at most {self.rules.max_runs_in_flight})" + ("." if room else ", so what is due waits."),
+            f" (at most {self.rules.max_runs_in_flight})"
+            + ("." if room else ", so what is due waits.")
+            + (f" {self.told_left()}" if self.left else ""),
+        )
+
+    def told_left(self) -> str:
+        """Which backfills are waited for, and of which assets."""
+        return " ".join(
+            f"What is due of {asset} is left to backfill {backfill} where that has yet to start a run."
+            for asset, backfill in sorted(self.left)
         )
 
     def _queue(self, one: Submission, under_way: Mapping[str, dg.DagsterRun], room: int) -> list[dg.RunRequest]:
@@ -169,9 +184,12 @@ class SubmissionTick:
         return found
 
     def _due(self, one: Submission, under_way: Mapping[str, dg.DagsterRun]) -> Iterator[Due]:
+        # In this order: what a backfill starts meanwhile is seen as a run, and what a run ends with as shown.
+        awaited = left_to(self._backfills, one.key, self._assets_of_job)
+        submitting = list(self._submitting(one))
         shown = Shown.read(self.instance, one)
         partitions = partitions_by_age(one, self.now, self.instance)
-        queued = {key for run in self._submitting(one) for key in keys_of(run.tags, partitions)}
+        queued = {key for run in submitting for key in keys_of(run.tags, partitions)}
         for partition in partitions:
             sent = shown.of[one.key].get(partition)
             if partition in queued:
@@ -182,6 +200,9 @@ class SubmissionTick:
                 continue
             made_of = shown.made_of(one, partition, self.now, self.instance)
             if made_of is None or (sent is not None and made_of <= sent):
+                continue
+            if partition in awaited:
+                self.left.add((one.key.to_user_string(), awaited[partition]))
                 continue
             due = self._attempt(one, partition, None if sent is None else made_of)
             if due is not None and due.generation not in under_way:
@@ -204,11 +225,17 @@ class SubmissionTick:
     def _submitting(self, one: Submission) -> Iterator[dg.DagsterRun]:
         """Dagster runs that have not ended and submit this asset, whoever asked for them."""
         for run in self._unfinished:
-            selected = run.asset_selection
-            if not selected and self.repository is not None and self.repository.has_job(run.job_name):
-                selected = self.repository.get_job(run.job_name).asset_layer.selected_asset_keys
-            if one.key in (selected or ()):
+            if one.key in (run.asset_selection or self._assets_of_job(run.job_name)):
                 yield run
+
+    def _assets_of_job(self, name: str) -> Collection[dg.AssetKey]:
+        if self.repository is None or not self.repository.has_job(name):
+            return ()
+        return self.repository.get_job(name).asset_layer.selected_asset_keys
+
+    @cached_property
+    def _backfills(self) -> Sequence[Any]:
+        return starting_runs(self.instance)
 
     @cached_property
     def _unfinished(self) -> list[dg.DagsterRun]:
