@@ -5,7 +5,7 @@ Law: one partition gets one generation from here, so that overlapping ticks, rep
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -16,7 +16,7 @@ import dagster as dg
 
 from batchor_dagster.assets import AnyAssets, flatten, result_specs
 from batchor_dagster.backfills import left_to, starting_runs
-from batchor_dagster.due import Shown, Submission, has_ended, partitions_by_age, submission_of
+from batchor_dagster.due import MadeOf, Shown, Submission, has_ended, partitions_by_age, submission_of
 from batchor_dagster.engine_runs import (
     ASSET_LABEL,
     GENERATION_LABEL,
@@ -39,7 +39,8 @@ from batchor_dagster.metadata import (
 from batchor_dagster.partitions import keys_of
 from batchor_dagster.resources import RESOURCE, BatchorResource
 from batchor_dagster.sensors import tick_seconds
-from batchor_engine import BatchRunner, ItemStatus, RunControlState, RunInfo, counted
+from batchor_dagster.tick import CLOCK_MARGIN_SEC
+from batchor_engine import BatchRunner, ItemStatus, RunControlState, RunInfo, UnknownRunError, counted
 
 OnUpstreamUpdate = Literal["ignore", "resubmit"]
 
@@ -199,7 +200,7 @@ class SubmissionTick:
             if not has_ended(one.partitions_def, partition, self.now):
                 continue
             made_of = shown.made_of(one, partition, self.now, self.instance)
-            if made_of is None or (sent is not None and made_of <= sent):
+            if made_of is None or (sent is not None and made_of.storage_id <= sent):
                 continue
             if partition in awaited:
                 self.left.add((one.key.to_user_string(), awaited[partition]))
@@ -208,7 +209,7 @@ class SubmissionTick:
             if due is not None and due.generation not in under_way:
                 yield due
 
-    def _attempt(self, one: Submission, partition: str, made_of: int | None) -> Due | None:
+    def _attempt(self, one: Submission, partition: str, made_of: MadeOf | None) -> Due | None:
         """What to submit: again because of `made_of`, or else for the first time, as far as Dagster shows.
 
         None when somebody else has submitted the partition, even if that was cut short: they can go on with it. What
@@ -218,9 +219,29 @@ class SubmissionTick:
         newest = newest_run(self.runner, slot)
         first, latest = due_generation(slot), "" if newest is None else newest.run_id
         if made_of is not None:
-            return Due(one, partition, f"{first}@{made_of}", latest)
+            again = self._again(slot, made_of)
+            return Due(one, partition, again, latest) if again else None
         last = first if newest is None else newest.labels.get(GENERATION_LABEL, "")
         return Due(one, partition, last, latest) if last == first or last.startswith(f"{first}@") else None
+
+    def _again(self, slot: Slot, made_of: MadeOf) -> str | None:
+        """The generation that submits a slot once more because of this; None where it was wiped meanwhile."""
+        moment = made_of.moment(self.instance)
+        if moment is None:
+            return None
+        first = due_generation(slot)
+        # Generations were once named after the storage id, which counts from 1 again in every new instance.
+        by_id = f"{first}@{made_of.storage_id}"
+        if any(begun >= moment - CLOCK_MARGIN_SEC for begun in self._begun(slot, by_id)):
+            return by_id
+        return f"{first}@{datetime.fromtimestamp(moment, UTC).isoformat(timespec='microseconds')}"
+
+    def _begun(self, slot: Slot, generation: str) -> Iterator[float]:
+        """When Dagster's latest run and the engine's run of a generation were created, if they were."""
+        for record in self.instance.get_run_records(dg.RunsFilter(tags={GENERATION_TAG: generation}), limit=1):
+            yield record.create_timestamp.timestamp()
+        with suppress(UnknownRunError):
+            yield self.runner.info(slot.run_id(generation)).created_at.timestamp()
 
     def _submitting(self, one: Submission) -> Iterator[dg.DagsterRun]:
         """Dagster runs that have not ended and submit this asset, whoever asked for them."""

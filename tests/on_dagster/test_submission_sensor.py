@@ -312,7 +312,7 @@ def test_a_sensor_whose_history_is_lost_goes_on_with_what_it_resubmitted_and_res
     shop.instance.wipe_assets([dg.AssetKey("triage_batch")])
     for run in shop.instance.get_runs():
         shop.instance.delete_run(run.run_id)
-    # A generation is named after the id of an event, and a new history may count from 1: here it has gone further.
+    # A new history may count its events from 1: here it has gone further.
     for _ in range(30):
         shop.instance.report_runless_asset_event(dg.AssetMaterialization("elsewhere"))
     with_tickets(shop, defs, DAY)
