@@ -24,19 +24,26 @@ def starting_runs(instance: dg.DagsterInstance) -> Sequence[Any]:
     return instance.get_backfills(status=states.REQUESTED)
 
 
-def left_to(backfills: Iterable[Any], key: dg.AssetKey, assets_of_job: AssetsOfJob) -> dict[str, str]:
+def assets_of_job(repository: dg.RepositoryDefinition | None, name: str) -> Collection[dg.AssetKey]:
+    """What a job selects; nothing where there is no such job."""
+    if repository is None or not repository.has_job(name):
+        return ()
+    return repository.get_job(name).asset_layer.selected_asset_keys
+
+
+def left_to(backfills: Iterable[Any], key: dg.AssetKey, selected_by: AssetsOfJob) -> dict[str, str]:
     """By partition of an asset, "" without partitions: the backfill that targets it and has no run for it yet."""
-    return {partition: one.backfill_id for one in backfills for partition in _awaited(one, key, assets_of_job)}
+    return {partition: one.backfill_id for one in backfills for partition in _awaited(one, key, selected_by)}
 
 
-def _awaited(backfill: Any, key: dg.AssetKey, assets_of_job: AssetsOfJob) -> Collection[str]:
+def _awaited(backfill: Any, key: dg.AssetKey, selected_by: AssetsOfJob) -> Collection[str]:
     data = backfill.asset_backfill_data
     if data is not None:
         # What is below a failure is never started.
         done = _partitions(data.requested_subset, key) | _partitions(data.failed_and_downstream_subset, key)
         return _partitions(data.target_subset, key) - done
     names = list(backfill.partition_names or ())
-    if not names or key not in assets_of_job(backfill.job_name or ""):
+    if not names or key not in selected_by(backfill.job_name or ""):
         return ()
     last = backfill.last_submitted_partition_name
     return names[names.index(last) + 1 :] if last in names else names

@@ -4,18 +4,18 @@ Law: one partition gets one generation from here, so that overlapping ticks, rep
 """
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, zip_longest
 from typing import Any, Literal
 
 import dagster as dg
 
 from batchor_dagster.assets import AnyAssets, flatten, result_specs
-from batchor_dagster.backfills import left_to, starting_runs
+from batchor_dagster.backfills import assets_of_job, left_to, starting_runs
 from batchor_dagster.due import MadeOf, Shown, Submission, has_ended, partitions_by_age, submission_of
 from batchor_dagster.engine_runs import (
     ASSET_LABEL,
@@ -186,7 +186,7 @@ class SubmissionTick:
 
     def _due(self, one: Submission, under_way: Mapping[str, dg.DagsterRun]) -> Iterator[Due]:
         # In this order: what a backfill starts meanwhile is seen as a run, and what a run ends with as shown.
-        awaited = left_to(self._backfills, one.key, self._assets_of_job)
+        awaited = left_to(self._backfills, one.key, partial(assets_of_job, self.repository))
         submitting = list(self._submitting(one))
         shown = Shown.read(self.instance, one)
         partitions = partitions_by_age(one, self.now, self.instance)
@@ -246,13 +246,8 @@ class SubmissionTick:
     def _submitting(self, one: Submission) -> Iterator[dg.DagsterRun]:
         """Dagster runs that have not ended and submit this asset, whoever asked for them."""
         for run in self._unfinished:
-            if one.key in (run.asset_selection or self._assets_of_job(run.job_name)):
+            if one.key in (run.asset_selection or assets_of_job(self.repository, run.job_name)):
                 yield run
-
-    def _assets_of_job(self, name: str) -> Collection[dg.AssetKey]:
-        if self.repository is None or not self.repository.has_job(name):
-            return ()
-        return self.repository.get_job(name).asset_layer.selected_asset_keys
 
     @cached_property
     def _backfills(self) -> Sequence[Any]:

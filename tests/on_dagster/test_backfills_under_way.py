@@ -135,3 +135,31 @@ def test_what_the_backfill_of_a_job_has_not_started_yet_is_left_to_it(shop: Shop
     shop.instance.update_backfill(backfill._replace(status=BulkActionStatus.COMPLETED_SUCCESS))
     ordered_of_job(shop, "hourly", [DAY, NEXT_DAY])
     assert asked(shop, defs) == [DAY]
+
+
+def test_a_queued_run_of_the_sensor_sends_nothing_once_a_backfill_was_asked_for(
+    shop: Shop, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defs = place(shop)
+    with_tickets(shop, defs, DAY)
+    (request,) = tick(shop, defs).run_requests or []
+    backfill = ordered(shop, subset(DAY))
+    late = shop.obey(defs, request)
+    assert late.success
+    assert late.asset_materializations_for_node("triage_batch") == []
+    assert f"triage[{DAY}] is left to backfill b1" in capfd.readouterr().err
+    assert shop.infos() == []
+    shop.instance.update_backfill(backfill.with_status(BulkActionStatus.CANCELED))
+    real = time.time
+    monkeypatch.setattr("batchor_dagster.submission_sensor.time.time", lambda: real() + 61.0)
+    assert submit_next(shop, defs).asset_materializations_for_node("triage_batch")[0].partition == DAY
+
+
+def test_a_submission_that_died_after_it_paid_goes_on_beside_a_backfill(shop: Shop) -> None:
+    defs = place(shop)
+    with_tickets(shop, defs, DAY)
+    (request,) = tick(shop, defs).run_requests or []
+    assert shop.obey(defs, request).success
+    ordered(shop, subset(DAY))
+    assert shop.obey(defs, request).asset_materializations_for_node("triage_batch")
+    assert len(shop.infos()) == len(shop.sandbox.batches()) == 1
