@@ -12,7 +12,7 @@ JOBS ?= 2
 BIN := .venv/bin
 OLDEST := .venv-oldest/bin
 # What of Dagster's tests is run there, too: each asset, sensor, job and page of Dagster once.
-ON_OLDEST := $(addprefix tests/on_dagster/test_, assets.py polling_sensor.py control_jobs.py ranges_apart.py)
+ON_OLDEST := $(addprefix tests/on_dagster/test_, assets.py polling_sensor.py control_jobs.py ranges_apart.py backfills_under_way.py)
 
 .PHONY: help demo dev test test-oldest test-long mutants check bench
 .DEFAULT_GOAL := help

@@ -33,6 +33,24 @@ class Submission:
 
 
 @dataclass(frozen=True)
+class MadeOf:
+    """The youngest materialization that a partition reads: its storage id, which orders it among those of one instance,
+    and its asset; 0 and None for a partition that reads nothing.
+    """
+
+    storage_id: int = 0
+    key: dg.AssetKey | None = None
+
+    def moment(self, instance: dg.DagsterInstance) -> float | None:
+        """When it was recorded, in seconds since 1970: unlike its id, that never comes again; None once it is wiped."""
+        if self.key is None:
+            return None
+        wanted = dg.AssetRecordsFilter(asset_key=self.key, storage_ids=[self.storage_id])
+        found = instance.fetch_materializations(wanted, limit=1).records
+        return found[0].timestamp if found else None
+
+
+@dataclass(frozen=True)
 class Shown:
     """The latest materialization of each partition by storage id, "" for an asset without partitions."""
 
@@ -43,9 +61,9 @@ class Shown:
         wanted = [(one.key, one.partitions_def), *((up.key, up.partitions_def) for up in one.upstream)]
         return cls({key: _latest(instance, key, partitions) for key, partitions in wanted})
 
-    def made_of(self, one: Submission, partition: str, now: datetime, instance: dg.DagsterInstance) -> int | None:
-        """The youngest of all materializations that this partition reads; 0 without any, None while one is missing."""
-        youngest = 0
+    def made_of(self, one: Submission, partition: str, now: datetime, instance: dg.DagsterInstance) -> MadeOf | None:
+        """The youngest of all materializations that this partition reads; None while one is missing."""
+        youngest = MadeOf()
         for up in one.upstream:
             there = self.of[up.key]
             # An outside asset of which nobody reports anything cannot be waited for.
@@ -54,7 +72,9 @@ class Shown:
             keys = _upstream_keys(one, up, partition, now, instance)
             if keys is None or any(key not in there for key in keys):
                 return None
-            youngest = max([youngest, *(there[key] for key in keys)])
+            newest = max((there[key] for key in keys), default=0)
+            if newest > youngest.storage_id:
+                youngest = MadeOf(newest, up.key)
         return youngest
 
 

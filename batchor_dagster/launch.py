@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import dagster as dg
 
+from batchor_dagster.backfills import assets_of_job, left_to, starting_runs
 from batchor_dagster.config import (
     NEW,
     RESUME,
@@ -62,14 +64,14 @@ Jobs = list[BatchJob[Any, Any]]
 class Launch:
     """One engine run to be: for what, as which generation, and what the launchpad changes about the job.
 
-    With `submitted_since` it is somebody else's, and nothing is sent.
+    With `left` it is somebody else's, which this says, and nothing is sent.
     """
 
     where: Slot | SlotRange
     run_id: str
     generation: str
     overrides: dict[str, Any]
-    submitted_since: bool = False
+    left: str = ""
 
     def job(self, jobs: Jobs) -> BatchJob[Any, Any]:
         """One job out of those of the partitions."""
@@ -92,13 +94,11 @@ def submit(
 ) -> Iterator[dg.MaterializeResult]:
     """Start or resume the engine run of this step and say what went out; `jobs` are those of its partitions.
 
-    Nothing is yielded, and so nothing shown, where the partition has been submitted since a sensor asked for it.
+    Nothing is yielded, and so nothing shown, where somebody else submits the partition since a sensor asked for it.
     """
     launch = plan_launch(context, runner, target(asset_label(results_key), partitions_of_step(context)), config)
-    if launch.submitted_since:
-        context.log.info(
-            f"{launch.run_id} was submitted for {launch.where} since the sensor asked for it: nothing is sent."
-        )
+    if launch.left:
+        context.log.info(f"{launch.left}: nothing is sent.")
         return
     sent_before = _sent(runner, launch.run_id)
     stopped = _terminated(context, runner, launch.run_id, cancel=cancel_on_termination)
@@ -145,8 +145,9 @@ def plan_launch(
     if config.generation == NEW:
         generation = generation_of(context.run, context.instance)
         _keep_generation(context, generation)
-        if run_id := _submitted_since(context, runner, where, generation):
-            return Launch(where=where, run_id=run_id, generation=generation, overrides={}, submitted_since=True)
+        if left := _left_to(context, runner, where, generation):
+            run_id = where.run_id(generation)
+            return Launch(where=where, run_id=run_id, generation=generation, overrides={}, left=left)
     stored = _stored(context, runner, where, config.generation)
     if stored is None:
         return Launch(where=where, run_id=where.run_id(generation), generation=generation, overrides=config.overrides())
@@ -176,18 +177,30 @@ def _keep_generation(context: dg.AssetExecutionContext, generation: str) -> None
         context.instance.add_run_tags(run.run_id, {GENERATION_TAG: generation})
 
 
-def _submitted_since(
-    context: dg.AssetExecutionContext, runner: BatchRunner, where: Slot | SlotRange, generation: str
-) -> str | None:
-    """The run of a partition that somebody else started after a submission sensor had asked for this one.
+def _left_to(context: dg.AssetExecutionContext, runner: BatchRunner, where: Slot | SlotRange, generation: str) -> str:
+    """Who else has submitted a partition, or is about to, after a submission sensor had asked for this run.
 
     A run that waited in a queue would pay for the same rows again; what has changed since then, the sensor sees.
     """
     if not generation.startswith(DUE) or isinstance(where, SlotRange):
-        return None
-    newest = newest_run(runner, where)
-    known = {where.run_id(generation), context.run.tags.get(LATEST_RUN_TAG)}
-    return newest.run_id if newest is not None and newest.run_id not in known else None
+        return ""
+    # In this order: what a backfill starts meanwhile is seen as the engine's run.
+    awaited = left_to(starting_runs(context.instance), context.assets_def.key, partial(_assets_of_job, context))
+    newest, own = newest_run(runner, where), where.run_id(generation)
+    if newest is not None and newest.run_id not in {own, context.run.tags.get(LATEST_RUN_TAG)}:
+        return f"{newest.run_id} was submitted for {where} since the sensor asked for it"
+    if newest is not None and newest.run_id == own:
+        return ""
+    backfill = awaited.get(where.partition)
+    return f"{where} is left to backfill {backfill}, which has yet to start its run" if backfill else ""
+
+
+def _assets_of_job(context: dg.AssetExecutionContext, name: str) -> Collection[dg.AssetKey]:
+    try:
+        return assets_of_job(context.repository_def, name)
+    except Exception:  # noqa: BLE001 - Dagster has no question for it, and its error is of a private class
+        # A run outside a code location, where no job is known.
+        return ()
 
 
 _NEW_GENERATION = "materialize in a new run for a new generation"

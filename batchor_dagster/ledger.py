@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -74,6 +76,13 @@ class Ledger:
                 by_asset[slot.asset].append(slot.partition)
             for asset, partitions in by_asset.items():
                 latest.foresee(self.watch.keys[asset], partitions)
+
+    def wipes(self) -> str:
+        """A digest that changes when a watched asset is wiped, and once more when it shows something again."""
+        found = self.instance.get_asset_records(list(self.watch.keys.values()))
+        told = [(one.asset_entry.asset_key.to_user_string(), one.asset_entry.asset_details) for one in found]
+        when = sorted([name, str(details and details.last_wipe_timestamp)] for name, details in told)
+        return hashlib.sha256(json.dumps(when).encode()).hexdigest()[:16]
 
     def reported(self, slot: Slot) -> BatchorMetadataSet:
         """What the latest observation of an asset and partition says; an empty set without one."""

@@ -5,17 +5,18 @@ Law: one partition gets one generation from here, so that overlapping ticks, rep
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, zip_longest
-from typing import Literal
+from typing import Any, Literal
 
 import dagster as dg
 
 from batchor_dagster.assets import AnyAssets, flatten, result_specs
-from batchor_dagster.due import Shown, Submission, has_ended, partitions_by_age, submission_of
+from batchor_dagster.backfills import assets_of_job, left_to, starting_runs
+from batchor_dagster.due import MadeOf, Shown, Submission, has_ended, partitions_by_age, submission_of
 from batchor_dagster.engine_runs import (
     ASSET_LABEL,
     GENERATION_LABEL,
@@ -38,7 +39,8 @@ from batchor_dagster.metadata import (
 from batchor_dagster.partitions import keys_of
 from batchor_dagster.resources import RESOURCE, BatchorResource
 from batchor_dagster.sensors import tick_seconds
-from batchor_engine import BatchRunner, ItemStatus, RunControlState, RunInfo, counted
+from batchor_dagster.tick import CLOCK_MARGIN_SEC
+from batchor_engine import BatchRunner, ItemStatus, RunControlState, RunInfo, UnknownRunError, counted
 
 OnUpstreamUpdate = Literal["ignore", "resubmit"]
 
@@ -100,8 +102,11 @@ def build_batchor_submission_sensor(
         here = context.repository_def.assets_defs_by_key if context.repository_def else {}
         submissions = [submission_of(key, label, {**given, **here}) for key, label in labels.items()]
         with closing(batchor.runner()) as runner:
-            repository = context.repository_def
-            return SubmissionTick(context.instance, runner, rules, submissions, deadline, repository).run()
+            tick = SubmissionTick(context.instance, runner, rules, submissions, deadline, context.repository_def)
+            result = tick.run()
+        if result.run_requests and tick.left:
+            context.log.info(tick.told_left())
+        return result
 
     return submit
 
@@ -136,6 +141,8 @@ class SubmissionTick:
     deadline: float
     repository: dg.RepositoryDefinition | None = None
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    # Assets of which something due was left to a backfill, and its id.
+    left: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
 
     def run(self) -> dg.SensorResult:
         """Requests, or a skip reason that says what is waited for."""
@@ -153,7 +160,16 @@ class SubmissionTick:
             skip_reason=None
             if requests
             else f"Nothing to submit: {counted(len(flying) + len(begun), 'run')} in flight"
-            f" (at most {self.rules.max_runs_in_flight})" + ("." if room else ", so what is due waits."),
+            f" (at most {self.rules.max_runs_in_flight})"
+            + ("." if room else ", so what is due waits.")
+            + (f" {self.told_left()}" if self.left else ""),
+        )
+
+    def told_left(self) -> str:
+        """Which backfills are waited for, and of which assets."""
+        return " ".join(
+            f"What is due of {asset} is left to backfill {backfill} where that has yet to start a run."
+            for asset, backfill in sorted(self.left)
         )
 
     def _queue(self, one: Submission, under_way: Mapping[str, dg.DagsterRun], room: int) -> list[dg.RunRequest]:
@@ -169,9 +185,12 @@ class SubmissionTick:
         return found
 
     def _due(self, one: Submission, under_way: Mapping[str, dg.DagsterRun]) -> Iterator[Due]:
+        # In this order: what a backfill starts meanwhile is seen as a run, and what a run ends with as shown.
+        awaited = left_to(self._backfills, one.key, partial(assets_of_job, self.repository))
+        submitting = list(self._submitting(one))
         shown = Shown.read(self.instance, one)
         partitions = partitions_by_age(one, self.now, self.instance)
-        queued = {key for run in self._submitting(one) for key in keys_of(run.tags, partitions)}
+        queued = {key for run in submitting for key in keys_of(run.tags, partitions)}
         for partition in partitions:
             sent = shown.of[one.key].get(partition)
             if partition in queued:
@@ -181,13 +200,16 @@ class SubmissionTick:
             if not has_ended(one.partitions_def, partition, self.now):
                 continue
             made_of = shown.made_of(one, partition, self.now, self.instance)
-            if made_of is None or (sent is not None and made_of <= sent):
+            if made_of is None or (sent is not None and made_of.storage_id <= sent):
+                continue
+            if partition in awaited:
+                self.left.add((one.key.to_user_string(), awaited[partition]))
                 continue
             due = self._attempt(one, partition, None if sent is None else made_of)
             if due is not None and due.generation not in under_way:
                 yield due
 
-    def _attempt(self, one: Submission, partition: str, made_of: int | None) -> Due | None:
+    def _attempt(self, one: Submission, partition: str, made_of: MadeOf | None) -> Due | None:
         """What to submit: again because of `made_of`, or else for the first time, as far as Dagster shows.
 
         None when somebody else has submitted the partition, even if that was cut short: they can go on with it. What
@@ -197,18 +219,39 @@ class SubmissionTick:
         newest = newest_run(self.runner, slot)
         first, latest = due_generation(slot), "" if newest is None else newest.run_id
         if made_of is not None:
-            return Due(one, partition, f"{first}@{made_of}", latest)
+            again = self._again(slot, made_of)
+            return Due(one, partition, again, latest) if again else None
         last = first if newest is None else newest.labels.get(GENERATION_LABEL, "")
         return Due(one, partition, last, latest) if last == first or last.startswith(f"{first}@") else None
+
+    def _again(self, slot: Slot, made_of: MadeOf) -> str | None:
+        """The generation that submits a slot once more because of this; None where it was wiped meanwhile."""
+        moment = made_of.moment(self.instance)
+        if moment is None:
+            return None
+        first = due_generation(slot)
+        # Generations were once named after the storage id, which counts from 1 again in every new instance.
+        by_id = f"{first}@{made_of.storage_id}"
+        if any(begun >= moment - CLOCK_MARGIN_SEC for begun in self._begun(slot, by_id)):
+            return by_id
+        return f"{first}@{datetime.fromtimestamp(moment, UTC).isoformat(timespec='microseconds')}"
+
+    def _begun(self, slot: Slot, generation: str) -> Iterator[float]:
+        """When Dagster's latest run and the engine's run of a generation were created, if they were."""
+        for record in self.instance.get_run_records(dg.RunsFilter(tags={GENERATION_TAG: generation}), limit=1):
+            yield record.create_timestamp.timestamp()
+        with suppress(UnknownRunError):
+            yield self.runner.info(slot.run_id(generation)).created_at.timestamp()
 
     def _submitting(self, one: Submission) -> Iterator[dg.DagsterRun]:
         """Dagster runs that have not ended and submit this asset, whoever asked for them."""
         for run in self._unfinished:
-            selected = run.asset_selection
-            if not selected and self.repository is not None and self.repository.has_job(run.job_name):
-                selected = self.repository.get_job(run.job_name).asset_layer.selected_asset_keys
-            if one.key in (selected or ()):
+            if one.key in (run.asset_selection or assets_of_job(self.repository, run.job_name)):
                 yield run
+
+    @cached_property
+    def _backfills(self) -> Sequence[Any]:
+        return starting_runs(self.instance)
 
     @cached_property
     def _unfinished(self) -> list[dg.DagsterRun]:

@@ -13,39 +13,9 @@ from batchor_dagster import batchor_assets, build_batchor_submission_sensor
 from batchor_engine import BatchJob, OpenAIEnqueueLimitConfig, OpenAIProviderConfig
 from example_project.models import TicketTriage
 from tests.on_dagster.shop import DAY, FOUR_ROWS, NEXT_DAY, Shop, days, job_for, tickets_asset, triage_assets
+from tests.on_dagster.submitting import asked, place, submit_next, tick, with_tickets
 
 THIRD_DAY = "2026-03-04"
-
-
-def place(shop: Shop, *assets: Any, **options: Any) -> dg.Definitions:
-    """Definitions with a submission sensor over these assets; daily triage without any."""
-    found = assets or (tickets_asset(FOUR_ROWS, days), triage_assets(partitions_def=days))
-    sensor = build_batchor_submission_sensor(assets=list(found), **options)
-    return dg.Definitions.merge(shop.definitions(list(found)), dg.Definitions(sensors=[sensor]))
-
-
-def tick(shop: Shop, defs: dg.Definitions) -> dg.SensorResult:
-    context = dg.build_sensor_context(
-        instance=shop.instance, resources={"batchor": shop.batchor}, repository_def=defs.get_repository_def()
-    )
-    with context:
-        result = defs.resolve_sensor_def("batchor_submission_sensor")(context)
-    assert isinstance(result, dg.SensorResult)
-    return result
-
-
-def asked(shop: Shop, defs: dg.Definitions) -> list[str | None]:
-    return [request.partition_key for request in tick(shop, defs).run_requests or []]
-
-
-def with_tickets(shop: Shop, defs: dg.Definitions, *partitions: str) -> None:
-    for day in partitions:
-        assert shop.materialize(defs, "tickets", partition_key=day).success
-
-
-def submit_next(shop: Shop, defs: dg.Definitions) -> dg.ExecuteInProcessResult:
-    (request,) = tick(shop, defs).run_requests or []
-    return shop.obey(defs, request)
 
 
 def note(shop: Shop, request: dg.RunRequest, status: dg.DagsterRunStatus) -> None:
@@ -342,7 +312,7 @@ def test_a_sensor_whose_history_is_lost_goes_on_with_what_it_resubmitted_and_res
     shop.instance.wipe_assets([dg.AssetKey("triage_batch")])
     for run in shop.instance.get_runs():
         shop.instance.delete_run(run.run_id)
-    # A generation is named after the id of an event, and a new history may count from 1: here it has gone further.
+    # A new history may count its events from 1: here it has gone further.
     for _ in range(30):
         shop.instance.report_runless_asset_event(dg.AssetMaterialization("elsewhere"))
     with_tickets(shop, defs, DAY)

@@ -1,0 +1,165 @@
+"""A backfill that has yet to start its runs: the submission sensor leaves to it what it will submit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+from dagster._core.remote_origin import (
+    InProcessCodeLocationOrigin,
+    RemotePartitionSetOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+
+from tests.on_dagster.shop import DAY, FOUR_ROWS, NEXT_DAY, Shop, days, tickets_asset, triage_assets
+from tests.on_dagster.submitting import asked, place, submit_next, tick, with_tickets
+
+THIRD_DAY = "2026-03-04"
+
+
+def subset(*partitions: str, of: Sequence[str] = ("triage_batch",)) -> AssetGraphSubset:
+    keys = [dg.AssetKey(name) for name in of]
+    if not partitions:
+        return AssetGraphSubset(non_partitioned_asset_keys=set(keys))
+    return AssetGraphSubset(dict.fromkeys(keys, days.subset_with_partition_keys(partitions)))
+
+
+def ordered(shop: Shop, target: AssetGraphSubset, name: str = "b1") -> PartitionBackfill:
+    """A backfill as the page of an asset asks for it; the daemon has not looked at it."""
+    found = PartitionBackfill.from_asset_graph_subset(
+        backfill_id=name,
+        backfill_timestamp=time.time(),
+        tags={},
+        dynamic_partitions_store=shop.instance,
+        asset_graph_subset=target,
+        title=None,
+        description=None,
+        run_config=None,
+    )
+    shop.instance.add_backfill(found)
+    return found
+
+
+def ordered_of_job(shop: Shop, job: str, partitions: Sequence[str]) -> PartitionBackfill:
+    """A backfill as the page of a job asks for it."""
+    location = InProcessCodeLocationOrigin(LoadableTargetOrigin(python_file="defs.py"))
+    found = PartitionBackfill(
+        backfill_id=f"b-{job}",
+        status=BulkActionStatus.REQUESTED,
+        from_failure=False,
+        tags={},
+        backfill_timestamp=time.time(),
+        partition_set_origin=RemotePartitionSetOrigin(
+            repository_origin=RemoteRepositoryOrigin(code_location_origin=location, repository_name="__repository__"),
+            partition_set_name=f"{job}_partition_set",
+        ),
+        partition_names=partitions,
+    )
+    shop.instance.add_backfill(found)
+    return found
+
+
+def test_what_a_backfill_has_not_started_yet_is_left_to_it_and_the_tick_says_so(shop: Shop) -> None:
+    defs = place(shop)
+    with_tickets(shop, defs, DAY, NEXT_DAY)
+    ordered(shop, subset(DAY, NEXT_DAY))
+    result = tick(shop, defs)
+    assert not result.run_requests
+    assert result.skip_reason
+    assert result.skip_reason.skip_message == (
+        "Nothing to submit: 0 runs in flight (at most 20). What is due of triage_batch is left to backfill b1 where "
+        "that has yet to start a run."
+    )
+
+
+def test_other_partitions_and_other_assets_of_a_backfill_hold_nothing_back(
+    shop: Shop, capfd: pytest.CaptureFixture[str]
+) -> None:
+    defs = place(shop)
+    with_tickets(shop, defs, DAY, THIRD_DAY)
+    ordered(shop, subset(THIRD_DAY, of=["tickets", "triage"]))
+    assert submit_next(shop, defs).asset_materializations_for_node("triage_batch")[0].partition == DAY
+    assert asked(shop, defs) == [THIRD_DAY]
+    ordered(shop, subset(NEXT_DAY), "b2")
+    assert asked(shop, defs) == [THIRD_DAY]
+    with_tickets(shop, defs, NEXT_DAY)
+    assert asked(shop, defs) == [THIRD_DAY]
+    assert "What is due of triage_batch is left to backfill b2" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("status", [BulkActionStatus.CANCELING, BulkActionStatus.CANCELED, BulkActionStatus.FAILED])
+def test_a_backfill_that_starts_nothing_any_more_holds_nothing_back(shop: Shop, status: BulkActionStatus) -> None:
+    defs = place(shop)
+    with_tickets(shop, defs, DAY)
+    backfill = ordered(shop, subset(DAY))
+    assert asked(shop, defs) == []
+    shop.instance.update_backfill(backfill.with_status(status))
+    assert asked(shop, defs) == [DAY]
+
+
+def test_a_partition_for_which_a_backfill_has_started_its_run_is_not_left_to_it(shop: Shop) -> None:
+    defs = place(shop)
+    with_tickets(shop, defs, DAY, NEXT_DAY, THIRD_DAY)
+    backfill = ordered(shop, subset(DAY, NEXT_DAY, THIRD_DAY))
+    data = backfill.asset_backfill_data
+    assert data
+    data = data._replace(requested_subset=subset(DAY), failed_and_downstream_subset=subset(NEXT_DAY))
+    shop.instance.update_backfill(backfill._replace(asset_backfill_data=data))
+    assert submit_next(shop, defs).asset_materializations_for_node("triage_batch")[0].partition == DAY
+    assert asked(shop, defs) == [NEXT_DAY]
+
+
+def test_a_backfill_of_an_asset_without_partitions_is_waited_for(shop: Shop) -> None:
+    defs = place(shop, tickets_asset(FOUR_ROWS), triage_assets())
+    assert shop.materialize(defs, "tickets").success
+    backfill = ordered(shop, subset())
+    assert asked(shop, defs) == []
+    shop.instance.update_backfill(backfill.with_status(BulkActionStatus.CANCELED))
+    assert asked(shop, defs) == [None]
+
+
+def test_what_the_backfill_of_a_job_has_not_started_yet_is_left_to_it(shop: Shop) -> None:
+    nightly = dg.define_asset_job("nightly", selection=["triage_batch"])
+    hourly = dg.define_asset_job("hourly", selection=["tickets"])
+    defs = dg.Definitions.merge(place(shop), dg.Definitions(jobs=[nightly, hourly]))
+    with_tickets(shop, defs, DAY, NEXT_DAY)
+    backfill = ordered_of_job(shop, "nightly", [DAY, NEXT_DAY])
+    assert asked(shop, defs) == []
+    shop.instance.update_backfill(backfill.with_partition_checkpoint(DAY))
+    assert asked(shop, defs) == [DAY]
+    shop.instance.update_backfill(backfill._replace(status=BulkActionStatus.COMPLETED_SUCCESS))
+    ordered_of_job(shop, "hourly", [DAY, NEXT_DAY])
+    assert asked(shop, defs) == [DAY]
+
+
+def test_a_queued_run_of_the_sensor_sends_nothing_once_a_backfill_was_asked_for(
+    shop: Shop, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defs = place(shop)
+    with_tickets(shop, defs, DAY)
+    (request,) = tick(shop, defs).run_requests or []
+    backfill = ordered(shop, subset(DAY))
+    late = shop.obey(defs, request)
+    assert late.success
+    assert late.asset_materializations_for_node("triage_batch") == []
+    assert f"triage[{DAY}] is left to backfill b1" in capfd.readouterr().err
+    assert shop.infos() == []
+    shop.instance.update_backfill(backfill.with_status(BulkActionStatus.CANCELED))
+    real = time.time
+    monkeypatch.setattr("batchor_dagster.submission_sensor.time.time", lambda: real() + 61.0)
+    assert submit_next(shop, defs).asset_materializations_for_node("triage_batch")[0].partition == DAY
+
+
+def test_a_submission_that_died_after_it_paid_goes_on_beside_a_backfill(shop: Shop) -> None:
+    defs = place(shop)
+    with_tickets(shop, defs, DAY)
+    (request,) = tick(shop, defs).run_requests or []
+    assert shop.obey(defs, request).success
+    ordered(shop, subset(DAY))
+    assert shop.obey(defs, request).asset_materializations_for_node("triage_batch")
+    assert len(shop.infos()) == len(shop.sandbox.batches()) == 1
