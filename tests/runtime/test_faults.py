@@ -67,8 +67,18 @@ def test_a_row_that_never_gets_a_line_fails_at_a_cap(world: World) -> None:
     world.fault("garbage_line", custom_ids=("row-2:*",), times=None)
     run, classes = outcome(world)
     assert classes == {"": 5, "batch_output_missing_row": 1}
-    assert len(run.batches()) == 10
+    assert len(run.batches()) == 3
     assert run.results()[2].attempt_count == 0
+
+
+@pytest.mark.parametrize(("allowed", "sent"), [(1, 1), (50, 10)])
+def test_a_row_without_a_readable_line_is_paid_as_often_as_its_policy_allows_and_ten_times_at_most(
+    world: World, allowed: int, sent: int
+) -> None:
+    world.fault("garbage_line", times=None)
+    job = world.job(1, retry_policy=RetryPolicy(max_attempts=allowed, base_backoff_sec=1.0, max_backoff_sec=8.0))
+    assert world.runner().run_and_wait(job).failure_counts() == {"batch_output_missing_row": 1}
+    assert world.stats()["paid_lines"] == sent
 
 
 @pytest.mark.parametrize(
