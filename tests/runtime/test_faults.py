@@ -319,6 +319,29 @@ def test_a_file_that_is_not_yet_visible_is_waited_for(world: World) -> None:
     assert world.stats()["calls"]["files.create"] == 1
 
 
+NOT_PROCESSED = "The input file file-1 is not in a processed state yet (status: pending). Please try again later."
+
+
+def test_a_file_that_is_not_processed_yet_is_waited_for(world: World) -> None:
+    world.fault("http_error", on="batches.create", status=400, message=NOT_PROCESSED, times=12)
+    _, classes = outcome(world)
+    assert classes == {"": 6}
+    assert world.stats()["calls"]["files.create"] == 1
+    assert world.stats()["calls"]["batches.create"] == 13
+
+
+def test_a_file_that_is_never_processed_pauses_the_run(world: World) -> None:
+    world.fault("http_error", on="batches.create", status=400, message=NOT_PROCESSED, times=None)
+    run = world.runner().start(world.job(3), run_id="pending")
+    with pytest.raises(RunPausedError):
+        run.wait()
+    assert world.stats()["calls"]["batches.create"] == 100
+    world.sandbox.faults.clear()
+    run.resume()
+    assert len(run.wait().results()) == 3
+    assert world.stats()["calls"]["files.create"] == 1
+
+
 def test_a_broken_download_is_resumed_or_repeated(world: World) -> None:
     world.fault("break_download", after_bytes=100, times=1)
     assert outcome(world)[1] == {"": 6}
