@@ -166,10 +166,21 @@ def collect(work: Collection, fetch: Callable[[], Fetched]) -> None:
         failure = work.provider.explain_failure(as_remote(work.batch))
     found = fetch()
     work.host.reached("collect.downloaded")
+    _note_files(work, found.work.batch)
     if found.gone is None:
         _apply(found, unanswered(status, failure, work.batch.items), failure)
     else:
         _apply(found, output_lost(found.gone), failure)
+
+
+def _note_files(work: Collection, named: BatchRecord) -> None:
+    """Keep the names of files that came after a batch's last word: who deletes remote files goes by what is stored."""
+    names = ("output_file_id", "error_file_id")
+    news: JSONObject = {
+        name: got for name in names if (got := getattr(named, name)) and got != getattr(work.batch, name)
+    }
+    if news:
+        work.host.store.note_batch(work.batch, work.lease, **news)
 
 
 def _apply(found: Fetched, rest: Unanswered, failure: BatchFailure | None) -> None:

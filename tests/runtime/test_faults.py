@@ -414,6 +414,15 @@ def test_files_that_get_their_names_after_an_early_end_are_read_and_their_rows_n
     assert world.stats()["paid_lines"] == 6
 
 
+def test_files_that_get_their_names_late_are_deleted_at_the_provider_with_the_others(world: World) -> None:
+    world.fault("line_error", lines=(2,), status=400)
+    seen: set[str] = set()
+    runner = world.runner(provider_factory=lambda config: Late(config, seen), remote_cleanup="all")
+    runner.run_and_wait(world.job(6))
+    assert seen
+    assert world.stats()["files"] == 0
+
+
 def ended(world: World, count: int = 6) -> tuple[Any, Any]:
     """A run whose only batch has ended and is not collected, and that batch."""
     runner = world.runner()
