@@ -251,8 +251,8 @@ class ProviderErrorKind(StrEnum):
 
     TRANSIENT had no effect (or was a read) and may be repeated. AMBIGUOUS is a create whose effect nobody knows.
     REJECTED is a definite no that repeating will not change. RATE_LIMITED, QUOTA (money), FILE_STORAGE (the account
-    holds all the files it may) and ENQUEUE_LIMIT (tokens) are a definite no for now. AUTH is the key's, NOT_FOUND the
-    id's fault.
+    holds all the files it may) and ENQUEUE_LIMIT (tokens) are a definite no for now. FILE_PENDING says that a file just
+    uploaded cannot be used yet. AUTH is the key's, NOT_FOUND the id's fault.
     """
 
     TRANSIENT = "transient"
@@ -262,6 +262,7 @@ class ProviderErrorKind(StrEnum):
     QUOTA = "quota"
     FILE_STORAGE = "file_storage"
     ENQUEUE_LIMIT = "enqueue_limit"
+    FILE_PENDING = "file_pending"
     AUTH = "auth"
     NOT_FOUND = "not_found"
 

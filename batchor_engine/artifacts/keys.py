@@ -60,6 +60,15 @@ def results_prefix(run_id: str) -> str:
     return f"{run_prefix(run_id)}/results"
 
 
+def signatures_prefix(run_id: str) -> str:
+    return f"{run_prefix(run_id)}/owners"
+
+
+def signature_key(run_id: str, signature: str) -> str:
+    """The key of the file that says which store a run's folder belongs to."""
+    return f"{signatures_prefix(run_id)}/{path_segment(signature)}.json"
+
+
 def request_key(run_id: str, token: str) -> str:
     """The key of one request part; `token` is 32 lower-case hex digits, unique in the run."""
     if not _TOKEN.fullmatch(token):

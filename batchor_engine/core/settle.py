@@ -1,6 +1,7 @@
 """What an outcome does to its row.
 
-Law: every path ends. Counted failures end at the policy's attempts, uncounted ones at a cap of their own.
+Law: every path ends. Counted failures end at the policy's attempts, uncounted ones at a cap of their own, and rows that
+were done and have no line at whichever is less: each time may have been paid.
 """
 
 from __future__ import annotations
@@ -128,7 +129,9 @@ def _unanswered(rest: Unanswered, row: ItemRow, line: int, policy: RetryPolicy, 
         failure = ItemFailure(BATCH_VALIDATION_FAILED, rest.pinned[line], retryable=False)
         return _without_line(ItemStatus.FAILED_PERMANENT, row, row.uncounted, failure)
     uncounted = row.uncounted + (1 if rest.weighs else 0)
-    again = rest.curable and uncounted < MAX_UNCOUNTED
+    # A batch that was worked through may have been paid for every row, whatever its files say.
+    cap = min(policy.max_attempts, MAX_UNCOUNTED) if rest.row_waits else MAX_UNCOUNTED
+    again = rest.curable and uncounted < cap
     failure = ItemFailure(rest.error_class, rest.message, again)
     if not again:
         return _without_line(ItemStatus.FAILED_PERMANENT, row, uncounted, failure)

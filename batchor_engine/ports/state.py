@@ -250,8 +250,11 @@ class StateStore(ABC):
         """Budget in use and the learned limit of a scope."""
 
     @abstractmethod
-    def learn(self, scope: ScopeRecord) -> None:
-        """Record the limit that the provider named, and how far our counting was off."""
+    def learn(self, scope: ScopeRecord, *, known: ScopeRecord | None = None) -> bool:
+        """Record the limit that the provider named, and how far our counting was off.
+
+        False, and nothing is changed, where another worker has learned something since `known` was read.
+        """
 
     # --- files
 

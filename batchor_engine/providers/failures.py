@@ -49,6 +49,10 @@ _PASSING_CODES = frozenset(
     {"server_error", "internal_error", "internal_server_error", "rate_limit_exceeded", "timeout"}
 )
 _LIMIT = re.compile(r"limit:?\s*(\d[\d,_]*(?:\.\d+)?)(\s?)([a-z]*)", re.IGNORECASE)
+_PENDING = re.compile(
+    r"\bnot (?:(?:yet|been|fully) )*(?:in (?:an? |the )?)?\W?processed\b|\bstill (?:being |in )?process(?:ed|ing)\b",
+    re.IGNORECASE,
+)
 _UNITS = {"k": 10**3, "thousand": 10**3, "m": 10**6, "million": 10**6, "b": 10**9, "billion": 10**9}
 _SECRET = re.compile(r"\b(?:sk|sess|rk|pk)-[A-Za-z0-9*_.-]{6,}|(?i:\bbearer\s+)[^\s\"',]{6,}")
 _SHOWN = 500
@@ -94,6 +98,14 @@ def is_file_storage_full(codes: Iterable[str], message: str) -> bool:
     Azure has a code for it; OpenAI says it in words alone, under the code of any wrong request.
     """
     return FILE_STORAGE_CODE in codes or "file storage quota" in message.lower()
+
+
+def is_file_pending(message: str) -> bool:
+    """Whether an uploaded file is not processed yet, which Azure says of a batch that is created too early.
+
+    A file that could not or cannot be processed is another thing, and stays so.
+    """
+    return "file" in message.lower() and _PENDING.search(message) is not None
 
 
 def is_enqueue_limit(codes: Iterable[str], message: str) -> bool:

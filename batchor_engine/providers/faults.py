@@ -15,7 +15,14 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from batchor_engine.errors import ProviderError, ProviderErrorKind
-from batchor_engine.providers.failures import error_words, is_enqueue_limit, is_file_storage_full, is_quota, redact
+from batchor_engine.providers.failures import (
+    error_words,
+    is_enqueue_limit,
+    is_file_pending,
+    is_file_storage_full,
+    is_quota,
+    redact,
+)
 
 # Raised before the first byte of the request has left, so that nothing can have been created.
 _NEVER_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol"})
@@ -105,6 +112,8 @@ def _kind(
         return ProviderErrorKind.FILE_STORAGE
     if is_enqueue_limit(codes, message):
         return ProviderErrorKind.ENQUEUE_LIMIT
+    if status == 400 and is_file_pending(message):
+        return ProviderErrorKind.FILE_PENDING
     if status in _PASSING:
         return ProviderErrorKind.TRANSIENT
     return {

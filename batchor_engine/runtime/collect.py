@@ -166,10 +166,21 @@ def collect(work: Collection, fetch: Callable[[], Fetched]) -> None:
         failure = work.provider.explain_failure(as_remote(work.batch))
     found = fetch()
     work.host.reached("collect.downloaded")
+    _note_files(work, found.work.batch)
     if found.gone is None:
         _apply(found, unanswered(status, failure, work.batch.items), failure)
     else:
         _apply(found, output_lost(found.gone), failure)
+
+
+def _note_files(work: Collection, named: BatchRecord) -> None:
+    """Keep the names of files that came after a batch's last word: who deletes remote files goes by what is stored."""
+    names = ("output_file_id", "error_file_id")
+    news: JSONObject = {
+        name: got for name in names if (got := getattr(named, name)) and got != getattr(work.batch, name)
+    }
+    if news:
+        work.host.store.note_batch(work.batch, work.lease, **news)
 
 
 def _apply(found: Fetched, rest: Unanswered, failure: BatchFailure | None) -> None:
@@ -216,13 +227,16 @@ def _sent(rows: Iterable[ItemRow]) -> dict[str, ItemRow]:
 
 
 def _learn(work: Collection, failure: BatchFailure | None) -> None:
-    """Remember what this batch's end says about the scope's token limit."""
-    scope = work.host.store.scope(work.batch.scope)
-    if failure is not None and failure.error_class == ENQUEUE_LIMIT:
-        named, tokens = failure.enqueued_token_limit, work.batch.tokens
-        work.host.store.learn(after_refusal(scope, named, tokens, news=_is_news(work)))
-    elif failure is None and (now := after_success(scope, work.batch.tokens)) != scope:
-        work.host.store.learn(now)
+    """Remember what this batch's end says about the scope's token limit, on top of what others have learned."""
+    store, tokens = work.host.store, work.batch.tokens
+    landed = False
+    while not landed:
+        scope = now = store.scope(work.batch.scope)
+        if failure is not None and failure.error_class == ENQUEUE_LIMIT:
+            now = after_refusal(scope, failure.enqueued_token_limit, tokens, news=_is_news(work))
+        elif failure is None:
+            now = after_success(scope, tokens)
+        landed = now == scope or store.learn(now, known=scope)
 
 
 def _is_news(work: Collection) -> bool:

@@ -32,10 +32,16 @@ def resume(host: Host, run_id: str) -> None:
 
 
 def cancel(host: Host, run_id: str, *, drain: bool = False) -> None:
-    """Record the wish, then take the first step; the rest happens with every refresh until nothing is alive."""
+    """Record the wish, then take the first step; the rest happens with every refresh until nothing is alive.
+
+    After a cancel with `drain` one without it stops what is still at the provider; the other way round nothing changes.
+    """
     before = read_run(host, run_id)
     after = host.store.set_control(run_id, RunControlState.CANCEL_REQUESTED, reason="manual", drain=drain)
-    if after.control is RunControlState.CANCEL_REQUESTED and before.control is not after.control:
+    if after.control is RunControlState.CANCEL_REQUESTED and (before.control, before.drain) != (
+        after.control,
+        after.drain,
+    ):
         host.emit(after, "run_cancel_requested")
     if not after.is_finished:
         tidy(host, advance(host, after, lambda: False))

@@ -28,6 +28,7 @@ from batchor_engine.runtime.invariants import (
     run_diagnoses,
 )
 from batchor_engine.runtime.remote_checks import remote_diagnoses
+from batchor_engine.runtime.signature import sharers
 from batchor_engine.states import BATCH_LIVE, BATCH_UNSETTLED, BatchState
 
 _PAGE = 500
@@ -110,7 +111,7 @@ def _of_run(host: Host, run: RunRecord, deep: bool) -> Iterator[Diagnosis]:
 def _unfinished_files(host: Host, run: RunRecord) -> Iterator[Diagnosis]:
     """What killed writers left; only local folders can hold such files."""
     artifacts = host.artifacts(run)
-    if not isinstance(artifacts, LocalArtifactStore):
+    if not isinstance(artifacts, LocalArtifactStore) or sharers(host, run):
         return
     prefix = keys.run_prefix(run.run_id)
     left = [path.name for path in walk_files(artifacts.resolve_path(prefix)) if is_unfinished(path.name)]

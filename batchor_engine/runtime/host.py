@@ -93,6 +93,10 @@ class Host:
                 self._private_root_of = os.getpid()
             return self._private_root
 
+    def artifacts_at_start(self) -> ArtifactStore:
+        """The store that a run made now gets."""
+        return self.given_artifacts or self.artifacts_at(self.artifact_root())
+
     def artifacts(self, run: RunRecord) -> ArtifactStore:
         """The store of a run's files: the one given to the runner, else the place recorded in the run."""
         return self.given_artifacts or self.artifacts_at(self.place_of(run))

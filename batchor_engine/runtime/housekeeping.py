@@ -21,11 +21,11 @@ from batchor_engine.models import RunSummary
 from batchor_engine.runtime.advance import read_run
 from batchor_engine.runtime.hold import held, owned
 from batchor_engine.runtime.host import Host
-from batchor_engine.runtime.manifest import files_of
+from batchor_engine.runtime.manifest import files_of, run_keys
 from batchor_engine.runtime.recover import settle_for_cancel
 from batchor_engine.runtime.remote_cleanup import provider_for
+from batchor_engine.runtime.signature import sharers, withdraw
 from batchor_engine.runtime.submit import submission
-from batchor_engine.runtime.sweep import run_keys
 from batchor_engine.states import BATCH_LIVE, BatchState, RunControlState, RunLifecycleStatus
 
 RunFilter = RunLifecycleStatus | RunControlState | str
@@ -152,7 +152,7 @@ def delete_run(host: Host, run_id: str, *, force: bool = False, remote: bool = F
         remote_files = _delete_remote(host, run) if remote else 0
         host.store.begin_delete(run_id, lease)
         host.reached("delete.marked")
-        files = _delete_files(host, run)
+        files = delete_files(host, run)
         host.reached("delete.files_removed")
         host.store.delete_run(run_id, lease)
     host.forget(run_id)
@@ -204,11 +204,16 @@ def _delete_remote(host: Host, run: RunRecord) -> int:
     return len(files)
 
 
-def _delete_files(host: Host, run: RunRecord) -> int:
-    """Every file the run points to, and what a kill left of it; an export that a user put beside them stays."""
+def delete_files(host: Host, run: RunRecord) -> int:
+    """Every file the run points to, and what a kill left of it; an export that a user put beside them stays.
+
+    Where another store has files there, only what the run points to is surely its own.
+    """
     artifacts = host.artifacts(run)
     removed = sum(artifacts.remove(key) for key in files_of(host.store, run).all)
-    removed += sum(artifacts.delete(key) for key in list(run_keys(artifacts, run)))
-    for prefix in (keys.requests_prefix, keys.outputs_prefix, keys.results_prefix):
-        removed += artifacts.sweep_unfinished(prefix(run.run_id), older_than_sec=0.0)
+    if not sharers(host, run):
+        removed += sum(artifacts.delete(key) for key in list(run_keys(artifacts, run.run_id)))
+        for prefix in (keys.requests_prefix, keys.outputs_prefix, keys.results_prefix):
+            removed += artifacts.sweep_unfinished(prefix(run.run_id), older_than_sec=0.0)
+    withdraw(host, run)
     return removed

@@ -21,8 +21,9 @@ from batchor_engine.results.merge import MergeInput, merge_by_index
 from batchor_engine.results.segments import read_rows
 from batchor_engine.runtime.hold import held, run_lease
 from batchor_engine.runtime.host import Host
-from batchor_engine.runtime.manifest import files_of
-from batchor_engine.runtime.sweep import run_keys, sweep
+from batchor_engine.runtime.manifest import files_of, run_keys
+from batchor_engine.runtime.signature import sharers
+from batchor_engine.runtime.sweep import sweep
 from batchor_engine.states import BATCH_HOLDS_BUDGET, BATCH_LIVE, ITEM_TERMINAL, ItemStatus
 
 _CHUNK = 10_000
@@ -160,7 +161,7 @@ def _of_one_row(row: ItemRow, results: list[SegmentRow]) -> Iterator[str]:
 
 def _missing_files(host: Host, run: RunRecord) -> Iterator[Diagnosis]:
     artifacts, files = host.artifacts(run), files_of(host.store, run)
-    there = set(run_keys(artifacts, run))
+    there = set(run_keys(artifacts, run.run_id))
     odd: list[str] = []
 
     def missing(keys: Iterable[str]) -> list[str]:
@@ -194,8 +195,13 @@ def _is_present(artifacts: ArtifactStore, key: str, odd: list[str]) -> bool:
 
 
 def _orphan_files(host: Host, run: RunRecord) -> Iterator[Diagnosis]:
+    if others := sharers(host, run):
+        message = f"its folder in {host.artifacts(run).location} is also that of a run of this id in {others}: "
+        message += "no file there is called an orphan"
+        yield Diagnosis(Finding("shared_folder", message, run.run_id, Severity.NOTE))
+        return
     pointed = set(files_of(host.store, run).all)
-    orphans = sorted(key for key in run_keys(host.artifacts(run), run) if key not in pointed)
+    orphans = sorted(key for key in run_keys(host.artifacts(run), run.run_id) if key not in pointed)
     if not orphans:
         return
     message = f"nothing points to {named(orphans)}"

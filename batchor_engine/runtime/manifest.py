@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from pydantic_core import from_json, to_json
 
+from batchor_engine.artifacts import keys
 from batchor_engine.artifacts.urls import is_object_url
 from batchor_engine.core.records import Lease, RunRecord
 from batchor_engine.errors import RunNotFinishedError
@@ -69,6 +70,12 @@ def files_of(store: StateStore, run: RunRecord) -> RunFiles:
         errors=tuple(batch.error_key for batch in batches if batch.error_key),
         segments=tuple(segment.key for segment in store.segments(run.pk)),
     )
+
+
+def run_keys(artifacts: ArtifactStore, run_id: str) -> Iterator[str]:
+    """Every file of the run, where the artifact store can list; an export that a user put beside them is not ours."""
+    for prefix in (keys.requests_prefix, keys.outputs_prefix, keys.results_prefix):
+        yield from artifacts.list_keys(prefix(run_id))
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from batchor_engine.models import ArtifactPruneResult
 from batchor_engine.ports.artifacts import ArtifactStore
 from batchor_engine.runtime.host import Host
 from batchor_engine.runtime.manifest import RunFiles, at_rest, files_of, is_saved, read_manifest
+from batchor_engine.runtime.signature import sharers
 from batchor_engine.runtime.sweep import sweep
 
 
@@ -87,6 +88,8 @@ def _remove(
 
 def _tidy(host: Host, run: RunRecord, artifacts: ArtifactStore) -> None:
     """Remove what no row points to. The run is over and held, so nobody is writing there."""
+    if sharers(host, run):
+        return
     sweep(host, run)
     for prefix in (keys.requests_prefix(run.run_id), keys.outputs_prefix(run.run_id)):
         artifacts.sweep_unfinished(prefix, older_than_sec=0.0)

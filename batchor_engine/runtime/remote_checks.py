@@ -135,7 +135,11 @@ def _stranger(batch: BatchRecord, record: BatchRemoteRecord) -> Iterator[Diagnos
         severity, message = Severity.NOTE, f"batch {remote_id} exists already: the next refresh adopts it"
     elif _is_alive(record):
         severity = Severity.PROBLEM
-        message = f"batch {remote_id} is a second one of intent {batch.intent_id}: the next poll cancels it"
+        message = (
+            f"batch {remote_id} is a second one of intent {batch.intent_id} and may be paid: cancel it at the "
+            "provider. A poll does so, too, but only one that lists the account's batches, which it does for several "
+            "active ones and in the first quarter of an hour of a single one"
+        )
     elif batch.state in _GIVEN_UP and status == "completed":
         severity = Severity.NOTE
         message = f"batch {remote_id} was given up here and completed there: its answers are paid and nobody reads them"

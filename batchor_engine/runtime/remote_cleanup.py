@@ -16,13 +16,19 @@ from batchor_engine.runtime.host import Host
 def clean_remote(host: Host, run: RunRecord, policy: RemoteCleanup = RemoteCleanup.ALL) -> int:
     """Delete remote files of batches that are over; how many. ProviderError stops it, and the next call goes on.
 
-    ApiKeyMissingError or OtherAccountError come before anything is deleted.
+    ApiKeyMissingError comes before anything is deleted; OtherAccountError after everything of this process's account,
+    and names one that has files left.
     """
     doomed = [batch for batch in host.store.batches(run_pk=run.pk) if disposable(batch, policy)]
     if not doomed:
         return 0
-    provider = provider_for(host, run, doomed)
-    return sum(_clean(host, provider, batch, policy) for batch in doomed)
+    provider = host.provider_of(run)
+    provider.check_ready()
+    strange = [batch for batch in doomed if batch.account != provider.account_label]
+    deleted = sum(_clean(host, provider, batch, policy) for batch in doomed if batch not in strange)
+    if strange:
+        raise OtherAccountError(run.run_id, strange[0].account, provider.account_label)
+    return deleted
 
 
 def provider_for(host: Host, run: RunRecord, batches: list[BatchRecord]) -> BatchProvider:

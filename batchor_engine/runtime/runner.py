@@ -9,6 +9,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from batchor_engine.core.records import NewRun, RunRecord
 from batchor_engine.core.remote_files import RemoteCleanup
 from batchor_engine.core.strict_schema import model_output_schema, schema_hash
 from batchor_engine.core.summary import summarize
-from batchor_engine.errors import RunMismatchError
+from batchor_engine.errors import BatchorError, RunMismatchError
 from batchor_engine.events import Observer
 from batchor_engine.job import BatchJob, check_job, form_of
 from batchor_engine.models import (
@@ -46,9 +47,10 @@ from batchor_engine.runtime.estimate import JobPlan, estimate
 from batchor_engine.runtime.feed import PLAIN_KIND, check_same_rows, check_same_source, first_position, same_content
 from batchor_engine.runtime.hold import held, run_lease
 from batchor_engine.runtime.host import Host
-from batchor_engine.runtime.housekeeping import DeletedRun, RunPage, delete_run, list_runs
+from batchor_engine.runtime.housekeeping import DeletedRun, RunPage, delete_files, delete_run, list_runs
 from batchor_engine.runtime.poll import keep_places, poll
 from batchor_engine.runtime.run import Run
+from batchor_engine.runtime.signature import check_free, sign, signed
 from batchor_engine.runtime.steps import stop_after
 from batchor_engine.runtime.submit import budget_of
 from batchor_engine.runtime.tidy import tidy
@@ -145,12 +147,17 @@ class BatchRunner:
                 return self._join_busy(run_id, job, config)
             created = self._open_run(run_id, job, config, labels or {})
             self.host.attach(run_id, job)
-            self.host.emit(read_run(self.host, run_id), "run_created" if created else "run_resumed")
+            run = read_run(self.host, run_id)
+            self.host.emit(run, "run_created" if created else "run_resumed")
             try:
+                if created:
+                    sign(self.host, run)
                 advance_held(self.host, run_id, lease, stop_after(self.host, deadline))
             except Exception:
                 # A run that failed before its first row protects nothing and would only stand in the way.
-                self.storage.discard_empty_run(run_id, lease)
+                if self.storage.discard_empty_run(run_id, lease):
+                    with suppress(BatchorError, OSError):
+                        delete_files(self.host, run)
                 raise
         tidy(self.host, read_run(self.host, run_id))
         return self.get_run(run_id)
@@ -178,6 +185,8 @@ class BatchRunner:
             self._check_source(stored, job)
             return False
         root = recorded_place(self.host.artifact_root(), self.storage.folder)
+        config = signed(config, stored)
+        check_free(self.host, run_id, config, stored)
         new = NewRun(run_id, config, root, first_position(job.items), dict(labels))
         return self.storage.create_run(new)
 

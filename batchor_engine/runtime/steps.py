@@ -5,8 +5,8 @@ Law: the loop sleeps only when a round changed nothing, and never past its deadl
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from contextlib import suppress
 
 from batchor_engine.core.polling import cadence_sec
 from batchor_engine.core.records import RunRecord
@@ -26,6 +26,8 @@ from batchor_engine.runtime.poll import poll
 from batchor_engine.runtime.remote_cleanup import clean_remote
 from batchor_engine.runtime.tidy import tidy
 from batchor_engine.states import BatchState, ItemStatus, RunControlState
+
+log = logging.getLogger("batchor_engine")
 
 Stop = Callable[[], bool]
 
@@ -53,8 +55,12 @@ def refresh(host: Host, run_id: str, seconds: float | None = None) -> RunRecord:
 def _collect(host: Host, run: RunRecord, stop: Stop) -> None:
     """Collect what ended; then let go of remote files as the runner's policy says, as well as can be."""
     if collect_ended(host, run, stop=stop) and host.remote_cleanup is not RemoteCleanup.NONE:
-        with suppress(ProviderError):
+        try:
             clean_remote(host, run, host.remote_cleanup)
+        except ProviderError:
+            pass  # the next collection goes on
+        except OtherAccountError as error:
+            log.warning("remote files of run=%s are left at account %s: %s", run.run_id, error.account, error.message)
 
 
 def advance_only(host: Host, run_id: str, seconds: float | None = None) -> None:

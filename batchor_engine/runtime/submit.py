@@ -296,8 +296,9 @@ def _create_failed(work: Submission, batch: BatchRecord, error: ProviderError, *
         hold_back(work, error)
         return
     may_appear = just_uploaded or _backoff(work).consecutive < FILE_VISIBLE_TRIES
-    if error.kind is ProviderErrorKind.NOT_FOUND and may_appear:
-        # A file just uploaded may be unknown to other servers of the provider for some seconds.
+    if error.kind is ProviderErrorKind.FILE_PENDING or (error.kind is ProviderErrorKind.NOT_FOUND and may_appear):
+        # A file just uploaded may be unknown to other servers of the provider for some seconds, or be looked through
+        # for some minutes, which another upload would only begin anew.
         work.store.note_batch(batch, work.lease, create_at=None)
         hold_back(work, error)
         return

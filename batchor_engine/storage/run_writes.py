@@ -118,8 +118,14 @@ def _batches_of(run_pk: int) -> Select[Any]:
 def set_control(
     connection: Connection, run_id: str, wish: RunControlState, reason: str | None, drain: bool
 ) -> RunRecord | None:
-    """Write a wish; a cancel is final, and a run that is over has no wishes."""
+    """Write a wish; a cancel is final, and a run that is over has no wishes.
+
+    A cancel that let the batches finish may still become one that does not.
+    """
     run = reads.run(connection, run_id, lock=True)
+    if run and run.drain and not drain and wish is RunControlState.CANCEL_REQUESTED and not run.is_finished:
+        bump(connection, run.pk, drain=False)
+        return reads.run(connection, run_id)
     if run is None or run.is_finished or run.control is RunControlState.CANCEL_REQUESTED or run.control is wish:
         return run
     values: dict[str, Any] = {"control": wish.value, "control_reason": reason, "drain": drain}

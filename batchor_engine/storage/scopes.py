@@ -84,12 +84,15 @@ def recount(connection: Connection, name: str) -> bool:
     return int(held) != before
 
 
-def learn(connection: Connection, scope: ScopeRecord) -> None:
-    """Store what was learned about a scope's limit; the reservation is not touched."""
-    lock_scope(connection, scope.name)
+def learn(connection: Connection, scope: ScopeRecord, known: ScopeRecord | None) -> bool:
+    """Store what was learned about a scope's limit; the reservation is not touched. False where `known` is not so."""
+    stored = lock_scope(connection, scope.name)
+    if known is not None and (stored.learned_limit, stored.scale) != (known.learned_limit, known.scale):
+        return False
     connection.execute(
         update(scopes).where(scopes.c.name == scope.name).values(learned_limit=scope.learned_limit, scale=scope.scale)
     )
+    return True
 
 
 def keep_places(connection: Connection, run_pks: Collection[int], now: float) -> None:

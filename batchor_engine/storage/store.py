@@ -306,8 +306,8 @@ class SqlStateStore(StateStore):
     def scope(self, name: str) -> ScopeRecord:
         return self._read(lambda it: scopes.find(it, name), ScopeRecord(name, 0, None))
 
-    def learn(self, scope: ScopeRecord) -> None:
-        self._write(lambda it: scopes.learn(it, scope))
+    def learn(self, scope: ScopeRecord, *, known: ScopeRecord | None = None) -> bool:
+        return self._write(lambda it: scopes.learn(it, scope, known))
 
     # --- housekeeping
 

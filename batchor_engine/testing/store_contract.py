@@ -342,6 +342,9 @@ class StoreContract:
         bench.store.learn(replace(bench.store.scope("scope"), reserved=0, learned_limit=90, scale=0.5))
         stored = bench.store.scope("scope")
         assert (stored.reserved, stored.learned_limit, stored.scale) == (3 * TOKENS, 90, 0.5)
+        assert not bench.store.learn(replace(stored, scale=1.0), known=replace(stored, learned_limit=None))
+        assert bench.store.scope("scope") == stored
+        assert bench.store.learn(replace(stored, scale=1.0), known=stored)
 
     def test_pruned_parts_are_marked_once(self) -> None:
         bench = self._bench()

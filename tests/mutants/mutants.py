@@ -157,9 +157,9 @@ MUTANTS = (
     ),
     mutant(
         "uncounted failures retry for ever", 4, "core/settle.py",
-        "again = rest.curable and uncounted < MAX_UNCOUNTED",
+        "again = rest.curable and uncounted < cap",
         "again = rest.curable",
-        f"{LAWS}::test_a_row_without_an_answer_is_sent_ten_times_at_most",
+        f"{LAWS}::test_a_row_without_an_answer_is_sent_as_often_as_the_policy_says",
     ),
     mutant(
         "permanent errors are retried", 4, "core/settle.py",

@@ -167,6 +167,13 @@ CREATE_FAULTS: list[tuple[dict[str, Any], ProviderErrorKind]] = [
     ({"kind": "http_error", "status": 400, "code": "quotaExceeded"}, KIND.FILE_STORAGE),
     ({"kind": "http_error", "status": 400, "message": "You have exceeded your file storage quota."}, KIND.FILE_STORAGE),
     ({"kind": "http_error", "status": 429, "code": "token_limit_exceeded"}, KIND.ENQUEUE_LIMIT),
+    ({"kind": "http_error", "status": 400, "message": "File file-1 is not processed yet."}, KIND.FILE_PENDING),
+    (
+        {"kind": "http_error", "status": 400, "message": "The input file is not in a processed state (pending)."},
+        KIND.FILE_PENDING,
+    ),
+    ({"kind": "http_error", "status": 400, "message": "The file is still being processed."}, KIND.FILE_PENDING),
+    ({"kind": "http_error", "status": 400, "message": "The file could not be processed."}, KIND.REJECTED),
     ({"kind": "http_error", "status": 500}, KIND.AMBIGUOUS),
     ({"kind": "http_error", "status": 503}, KIND.AMBIGUOUS),
     ({"kind": "lost_answer"}, KIND.AMBIGUOUS),

@@ -39,6 +39,9 @@ class StoredFile:
 
 
 def stored_files(store: ArtifactStore, pattern: str = "*") -> list[StoredFile]:
-    """Files whose name, or whose key where the pattern has a folder, is like the pattern."""
-    found = [StoredFile(store, key) for key in store.list_keys("")]
+    """Files whose name, or whose key where the pattern has a folder, is like the pattern.
+
+    Without those that say whose a folder is, which hold nothing of a run.
+    """
+    found = [StoredFile(store, key) for key in store.list_keys("") if "/owners/" not in key]
     return [one for one in found if fnmatch(one.key if "/" in pattern else one.name, pattern)]

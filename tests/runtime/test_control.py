@@ -72,6 +72,19 @@ def test_cancel_with_drain_lets_live_batches_finish(world: World) -> None:
     assert world.stats()["calls"].get("batches.cancel", 0) == 0
 
 
+def test_a_cancel_after_one_that_drains_stops_what_is_at_the_provider(world: World) -> None:
+    world.fault("stuck", times=None)
+    run = world.runner().start(world.job(3), run_id="enough")
+    run.cancel(drain=True)
+    run.refresh()
+    assert world.stats()["calls"].get("batches.cancel", 0) == 0
+    run.cancel()
+    assert world.stats()["calls"]["batches.cancel"] == 1
+    run.cancel(drain=True)
+    assert set(run.wait().failure_counts()) == {"run_cancelled"}
+    assert len(world.happened("run_cancel_requested")) == 2
+
+
 def test_cancel_is_final_in_any_order(world: World) -> None:
     run = world.runner().start(world.job(3), run_id="final")
     run.pause()

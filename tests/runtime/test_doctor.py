@@ -266,6 +266,7 @@ def test_a_second_batch_of_one_intent_is_told_and_not_touched(world: World) -> N
     report = doctor(runner.host, repair=True)
     assert checks(report) == [("remote_uncollected", "problem", False)]
     assert twin["id"] in report.findings[0].message
+    assert "cancel it at the provider" in report.findings[0].message
     assert spend(world) == before
     run.wait()
 

@@ -67,8 +67,18 @@ def test_a_row_that_never_gets_a_line_fails_at_a_cap(world: World) -> None:
     world.fault("garbage_line", custom_ids=("row-2:*",), times=None)
     run, classes = outcome(world)
     assert classes == {"": 5, "batch_output_missing_row": 1}
-    assert len(run.batches()) == 10
+    assert len(run.batches()) == 3
     assert run.results()[2].attempt_count == 0
+
+
+@pytest.mark.parametrize(("allowed", "sent"), [(1, 1), (50, 10)])
+def test_a_row_without_a_readable_line_is_paid_as_often_as_its_policy_allows_and_ten_times_at_most(
+    world: World, allowed: int, sent: int
+) -> None:
+    world.fault("garbage_line", times=None)
+    job = world.job(1, retry_policy=RetryPolicy(max_attempts=allowed, base_backoff_sec=1.0, max_backoff_sec=8.0))
+    assert world.runner().run_and_wait(job).failure_counts() == {"batch_output_missing_row": 1}
+    assert world.stats()["paid_lines"] == sent
 
 
 @pytest.mark.parametrize(
@@ -309,6 +319,29 @@ def test_a_file_that_is_not_yet_visible_is_waited_for(world: World) -> None:
     assert world.stats()["calls"]["files.create"] == 1
 
 
+NOT_PROCESSED = "The input file file-1 is not in a processed state yet (status: pending). Please try again later."
+
+
+def test_a_file_that_is_not_processed_yet_is_waited_for(world: World) -> None:
+    world.fault("http_error", on="batches.create", status=400, message=NOT_PROCESSED, times=12)
+    _, classes = outcome(world)
+    assert classes == {"": 6}
+    assert world.stats()["calls"]["files.create"] == 1
+    assert world.stats()["calls"]["batches.create"] == 13
+
+
+def test_a_file_that_is_never_processed_pauses_the_run(world: World) -> None:
+    world.fault("http_error", on="batches.create", status=400, message=NOT_PROCESSED, times=None)
+    run = world.runner().start(world.job(3), run_id="pending")
+    with pytest.raises(RunPausedError):
+        run.wait()
+    assert world.stats()["calls"]["batches.create"] == 100
+    world.sandbox.faults.clear()
+    run.resume()
+    assert len(run.wait().results()) == 3
+    assert world.stats()["calls"]["files.create"] == 1
+
+
 def test_a_broken_download_is_resumed_or_repeated(world: World) -> None:
     world.fault("break_download", after_bytes=100, times=1)
     assert outcome(world)[1] == {"": 6}
@@ -379,6 +412,15 @@ def test_files_that_get_their_names_after_an_early_end_are_read_and_their_rows_n
     assert {result.status for result in run.results()} == {ItemStatus.COMPLETED}
     assert world.stats()["paid_twice"] == []
     assert world.stats()["paid_lines"] == 6
+
+
+def test_files_that_get_their_names_late_are_deleted_at_the_provider_with_the_others(world: World) -> None:
+    world.fault("line_error", lines=(2,), status=400)
+    seen: set[str] = set()
+    runner = world.runner(provider_factory=lambda config: Late(config, seen), remote_cleanup="all")
+    runner.run_and_wait(world.job(6))
+    assert seen
+    assert world.stats()["files"] == 0
 
 
 def ended(world: World, count: int = 6) -> tuple[Any, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import pytest
@@ -271,6 +272,29 @@ def test_a_client_of_another_account_cleans_nothing(world: World) -> None:
     with pytest.raises(OtherAccountError):
         clean_remote(other.host, stored)
     assert world.stats()["files"] == 2
+
+
+def test_what_another_account_has_of_a_run_is_left_there_and_said(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.fault("line_error", lines=(1,), status=500)
+    first = world.runner()
+    run = first.start(world.job(3), run_id="moved")
+    while not run.summary().completed_items:
+        first.poll()
+        run.collect()
+    elsewhere = OpenAIConnection(api_key="sk-other", base_url=world.sandbox.base_url, project="another")
+    other = world.runner(connection=elsewhere, remote_cleanup="all")
+    theirs = world.stats()["files"]
+    world.clock.advance(100)
+    with caplog.at_level(logging.WARNING, "batchor_engine"):
+        assert len(other.get_run("moved").wait().results()) == 3
+    # The second batch has left nothing.
+    assert world.stats()["files"] == theirs
+    assert "remote files of run=moved are left at account" in caplog.text
+    stored = first.storage.run("moved")
+    assert stored is not None
+    assert clean_remote(first.host, stored) == theirs
 
 
 @dataclass(frozen=True)

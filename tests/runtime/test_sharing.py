@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +17,11 @@ from batchor_engine import (
     ItemStatus,
     OpenAIEnqueueLimitConfig,
     OpenAIProviderConfig,
+    SQLiteStorage,
 )
 from batchor_engine.core.budget import SENDING_SEC
 from batchor_engine.core.identity import INTENT_KEY
+from batchor_engine.core.records import ScopeRecord
 from batchor_engine.ports.providers import RemoteBatchPage
 from batchor_engine.providers.openai import OpenAIBatchProvider
 from batchor_engine.runtime.poll import keep_places
@@ -252,6 +255,30 @@ def test_batches_refused_together_are_one_reason_for_caution(world: World) -> No
     run.collect()
     assert runner.storage.scopes()[0].scale == 0.5
     assert {result.status for result in run.wait().results()} == {ItemStatus.COMPLETED}
+
+
+def test_what_two_workers_learn_at_once_is_both_kept(world: World, tmp_path: Path) -> None:
+    class Shared(SQLiteStorage):
+        """A store in which another worker learns a limit when this one has just read what is known."""
+
+        others: tuple[int, ...] = ()
+
+        def scope(self, name: str) -> ScopeRecord:
+            known, (others, self.others) = super().scope(name), (self.others, ())
+            for limit in others:
+                self.learn(replace(known, learned_limit=limit))
+            return known
+
+    store = Shared(path=tmp_path / "shared.sqlite3", now=world.clock.now)
+    world.fault("token_limit_exceeded", message="Too many enqueued tokens.")
+    runner = world.runner(storage=store)
+    run = runner.start(world.job(1), run_id="both")
+    while run.batches()[0].remote_status != "failed":
+        runner.poll()
+    store.others = (500,)
+    run.collect()
+    (known,) = store.scopes()
+    assert (known.learned_limit, known.scale) == (500, 0.5)
 
 
 class TestAtALimitThatIsReal:
