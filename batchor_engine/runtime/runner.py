@@ -21,7 +21,7 @@ from batchor_engine.core.records import NewRun, RunRecord
 from batchor_engine.core.remote_files import RemoteCleanup
 from batchor_engine.core.strict_schema import model_output_schema, schema_hash
 from batchor_engine.core.summary import summarize
-from batchor_engine.errors import RunMismatchError
+from batchor_engine.errors import DuplicateItemError, RunMismatchError
 from batchor_engine.events import Observer
 from batchor_engine.job import BatchJob, check_job, form_of
 from batchor_engine.models import (
@@ -52,6 +52,7 @@ from batchor_engine.runtime.run import Run
 from batchor_engine.runtime.steps import stop_after
 from batchor_engine.runtime.submit import budget_of
 from batchor_engine.runtime.tidy import tidy
+from batchor_engine.sources.repeated import repeated_id
 from batchor_engine.states import RunControlState, RunLifecycleStatus
 from batchor_engine.storage.registry import StorageRegistry, build_default_storage_registry, open_store
 
@@ -176,9 +177,12 @@ class BatchRunner:
         if stored is not None and (stored.total_items or stored.ingest.finished):
             _check_same_config(stored, config)
             self._check_source(stored, job)
+            if not stored.ingest.finished:
+                _check_ids(run_id, job)
             return False
         root = recorded_place(self.host.artifact_root(), self.storage.folder)
         new = NewRun(run_id, config, root, first_position(job.items), dict(labels))
+        _check_ids(run_id, job)
         return self.storage.create_run(new)
 
     def _check_source(self, stored: RunRecord, job: BatchJob[Any, Any]) -> None:
@@ -347,6 +351,12 @@ def _check_same_config(stored: RunRecord, given: JSONObject) -> None:
             f"Run {stored.run_id!r} was started with another config: {'; '.join(different)}. Pass the same job to go "
             "on, or start a new run_id."
         )
+
+
+def _check_ids(run_id: str, job: BatchJob[Any, Any]) -> None:
+    """DuplicateItemError before anything is paid, for items that are in memory; files are checked as they are read."""
+    if (found := repeated_id(job.items)) is not None:
+        raise DuplicateItemError(run_id, found.item_id, (found.first, found.second), part=found.part or "the run")
 
 
 def _warn_of_change(stored: RunRecord, job: BatchJob[Any, Any]) -> None:

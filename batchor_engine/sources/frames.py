@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 from batchor_engine.models import JSONObject, JSONValue
-from batchor_engine.ports.sources import IndexedBatchItem, ResumableItemSource, SourceIdentity
+from batchor_engine.ports.sources import IndexedBatchItem, RepeatedId, ResumableItemSource, SourceIdentity
+from batchor_engine.sources.repeated import first_repeated
 from batchor_engine.sources.rows import RowMapper, name_list
 from batchor_engine.sources.values import clean_row
 
@@ -39,6 +41,7 @@ class DataFrameItemSource(ResumableItemSource[Any]):
     ) -> None:
         self._columns, self._rows, self._read = _open_table(frame)
         self._fingerprint: str | None = None
+        self._repeated: RepeatedId | None = None
         self._mapper = RowMapper(
             name,
             self._id_function(item_id),
@@ -53,6 +56,10 @@ class DataFrameItemSource(ResumableItemSource[Any]):
         if self._fingerprint is None:
             self._fingerprint = self._digest()
         return SourceIdentity("dataframe", self._mapper.ref, self._fingerprint)
+
+    def repeated_id(self) -> RepeatedId | None:
+        self.source_identity()
+        return self._repeated
 
     def checkpoint_is_complete(self, checkpoint: JSONValue) -> bool:
         return isinstance(checkpoint, int) and checkpoint >= self._rows
@@ -75,12 +82,24 @@ class DataFrameItemSource(ResumableItemSource[Any]):
             raise self._mapper.error(index, str(error)) from error
 
     def _digest(self) -> str:
+        """The fingerprint; every row is looked at for it, so an id that occurs twice is noticed on the way."""
         digest = hashlib.sha256(json.dumps(self._columns).encode())
+        ids = self._digested(digest)
+        self._repeated = first_repeated(ids)
+        deque(ids, maxlen=0)
+        return digest.hexdigest()
+
+    def _digested(self, digest: Any) -> Iterator[Any]:
+        """The id of each row that was added to `digest`; None where there is none, which reading it will tell."""
         for _, row in self._clean_rows(0):
             # Default separators and ASCII escapes: lone surrogates in a cell must not stop a fingerprint.
             digest.update(json.dumps(row).encode())
             digest.update(b"\n")
-        return digest.hexdigest()
+            try:
+                one: Any = self._mapper.item_id_from_row(row)
+            except Exception:  # noqa: BLE001 - user code
+                one = None
+            yield one
 
     def _id_function(self, item_id: str | Callable[[JSONObject], str]) -> Callable[[JSONObject], Any]:
         if not isinstance(item_id, str):
