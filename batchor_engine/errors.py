@@ -126,10 +126,8 @@ class RunBusyError(BatchorError, RuntimeError):
 
     run_id: str
 
-    def __init__(self, run_id: str) -> None:
-        super().__init__(
-            f"Run {run_id!r} is being advanced by another worker: try again when it is done.", run_id=run_id
-        )
+    def __init__(self, run_id: str, what: str = "being advanced") -> None:
+        super().__init__(f"Run {run_id!r} is {what} by another worker: try again when it is done.", run_id=run_id)
 
 
 class LeaseLostError(BatchorError, RuntimeError):

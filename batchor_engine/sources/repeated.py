@@ -15,7 +15,8 @@ def repeated_id(items: BatchItems[Any]) -> RepeatedId | None:
     """The first id that a list, or a source that knows, has a second time; None proves nothing."""
     if isinstance(items, ItemSource):
         return cast("ItemSource[Any]", items).repeated_id()
-    if isinstance(items, list | tuple):
+    # A class of somebody's own may fetch its rows when it is read.
+    if type(items) is list or type(items) is tuple:
         return first_repeated(getattr(row, "item_id", None) for row in cast("list[Any]", items))
     return None
 
