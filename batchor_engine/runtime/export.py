@@ -82,8 +82,8 @@ def parsed(text: str | None) -> JSONValue:
     return None
 
 
-def encoded(line: JSONObject) -> bytes:
-    """A result line as bytes up to its newline; half a surrogate pair, which UTF-8 cannot hold, stays an escape."""
+def encoded(line: JSONValue) -> bytes:
+    """A JSON line as bytes up to its newline; half a surrogate pair, which UTF-8 cannot hold, stays an escape."""
     try:
         return to_json(line) + b"\n"
     except ValueError:
