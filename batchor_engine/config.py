@@ -215,6 +215,7 @@ class OpenAIProviderConfig(ProviderConfig):
         _expect(vars(self), "request_timeout_sec", (int, float))
         _expect(vars(self), "poll_interval_sec", (int, float))
         _require(bool(self.model), "OpenAIProviderConfig.model must not be empty")
+        _expect(vars(self), "model", str)
         _require(self.request_timeout_sec > 0, f"request_timeout_sec must be above 0, not {self.request_timeout_sec}")
         _require(self.poll_interval_sec > 0, f"poll_interval_sec must be above 0, not {self.poll_interval_sec}")
         object.__setattr__(self, "endpoint", OpenAIEndpoint(self.endpoint))

@@ -126,10 +126,8 @@ class RunBusyError(BatchorError, RuntimeError):
 
     run_id: str
 
-    def __init__(self, run_id: str) -> None:
-        super().__init__(
-            f"Run {run_id!r} is being advanced by another worker: try again when it is done.", run_id=run_id
-        )
+    def __init__(self, run_id: str, what: str = "being advanced") -> None:
+        super().__init__(f"Run {run_id!r} is {what} by another worker: try again when it is done.", run_id=run_id)
 
 
 class LeaseLostError(BatchorError, RuntimeError):
@@ -202,13 +200,19 @@ class DuplicateItemError(BatchorError, ValueError):
 
     run_id: str
     item_id: str
+    positions: tuple[int, int] | None
 
-    def __init__(self, run_id: str, item_id: str) -> None:
+    def __init__(
+        self, run_id: str, item_id: str, positions: tuple[int, int] | None = None, *, part: str = "the run"
+    ) -> None:
+        """`positions` of both items are counted from 0 in `part`."""
+        where = f", as items {positions[0] + 1} and {positions[1] + 1} of {part}" if positions else ""
         super().__init__(
-            f"Run {run_id!r} would hold item id {item_id!r} twice: ids must be unique in a run. Make them so, or take "
-            "another column as id.",
+            f"Run {run_id!r} would hold item id {item_id!r} twice{where}: ids must be unique in a run. Make them so, "
+            "or take another column as id.",
             run_id=run_id,
             item_id=item_id,
+            positions=positions,
         )
 
 

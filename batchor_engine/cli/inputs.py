@@ -41,6 +41,8 @@ def open_inputs(
     """The files as one source; CommandError where one lacks a column."""
     for path in paths:
         _require_file(path)
+        if [other.resolve() for other in paths].count(path.resolve()) > 1:
+            raise typer.BadParameter(f"{path} is given twice, and would be paid twice", param_hint="'--input'")
         if path.suffix.lower() not in ITEM_FILE_SUFFIXES:
             raise typer.BadParameter(f"{path} is none of {', '.join(ITEM_FILE_SUFFIXES)}", param_hint="'--input'")
     try:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic_core import to_json
 
 from batchor_engine.artifacts.atomic import whole_file
 from batchor_engine.artifacts.destination import destination_file
@@ -22,7 +21,7 @@ from batchor_engine.core.summary import summary_payload
 from batchor_engine.errors import RunNotFinishedError
 from batchor_engine.models import JSONObject
 from batchor_engine.runtime.advance import read_run
-from batchor_engine.runtime.export import result_line
+from batchor_engine.runtime.export import encoded, result_line
 from batchor_engine.runtime.host import policies_of
 from batchor_engine.runtime.readback import iter_results
 from batchor_engine.runtime.runner import BatchRunner
@@ -97,5 +96,5 @@ def _write_whole(target: Path, lines: Iterator[JSONObject]) -> int:
     # Answers are their owner's alone, here as in the store.
     with whole_file(place, root=place.parent) as aside, aside.open("wb") as stream:
         for count, line in enumerate(lines, 1):  # noqa: B007 - the last number is the count
-            stream.write(to_json(line) + b"\n")
+            stream.write(encoded(line))
     return count

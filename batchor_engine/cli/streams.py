@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import sys
 
-from pydantic_core import to_json
-
 from batchor_engine.core.summary import summary_payload
 from batchor_engine.models import JSONValue, RunSummary
+from batchor_engine.runtime.export import encoded
 
 
 class StdoutClosedError(Exception):
@@ -24,7 +23,7 @@ class InterruptedRun(Exception):  # noqa: N818 - no error: somebody pressed Ctrl
 def emit(value: JSONValue) -> None:
     """Write one JSON line to stdout."""
     try:
-        sys.stdout.buffer.write(to_json(value) + b"\n")
+        sys.stdout.buffer.write(encoded(value))
     except BrokenPipeError:
         # typer would take it for a failure; who runs `batchor results | head` has what they wanted.
         raise StdoutClosedError from None

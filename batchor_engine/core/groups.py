@@ -17,7 +17,12 @@ _MARK = "__"
 
 def in_group(item: BatchItem[Any], group: int) -> BatchItem[Any]:
     """An item of a group as its run knows it: `<group>__<item id>`, and the number in its metadata."""
-    return replace(item, item_id=f"{group}{_MARK}{item.item_id}", metadata={**item.metadata, GROUP_KEY: group})
+    return replace(item, item_id=id_in_group(item.item_id, group), metadata={**item.metadata, GROUP_KEY: group})
+
+
+def id_in_group(item_id: str, group: int) -> str:
+    """The id that a group's item has in its run."""
+    return f"{group}{_MARK}{item_id}"
 
 
 def group_of(item: BatchItem[Any]) -> int:

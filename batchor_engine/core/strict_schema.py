@@ -12,8 +12,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias, cast
 
-from pydantic import BaseModel
+from pydantic import AliasChoices, AliasPath, BaseModel
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core.core_schema import ModelSchema
 
 from batchor_engine.errors import StructuredOutputSchemaError
 from batchor_engine.models import JSONObject, JSONValue
@@ -71,10 +73,41 @@ def model_output_schema(model: type[BaseModel], *, schema_name: str | None = Non
     """The schema name and strict schema of `model`; StructuredOutputSchemaError with the path where it has none."""
     name = default_schema_name(model) if schema_name is None else _checked_name(schema_name)
     try:
-        schema = model.model_json_schema()
+        schema = _json_schema(model)
     except (PydanticInvalidForJsonSchema, PydanticUserError) as error:
         raise StructuredOutputSchemaError(f"{model.__name__} has no JSON schema: {error.message}") from error
     return name, _Walk(model.__name__, schema).strict()
+
+
+def _json_schema(model: type[BaseModel]) -> dict[str, Any]:
+    own: Any = model.model_json_schema
+    pydantics: Any = BaseModel.model_json_schema
+    # A model that writes its own schema knows what it reads.
+    return own() if own.__func__ is not pydantics.__func__ else own(schema_generator=_Readable)
+
+
+class _Readable(GenerateJsonSchema):
+    """Pydantic's schema; refused where it names a field by a key that the model would not read it from."""
+
+    def model_schema(self, schema: ModelSchema) -> JsonSchemaValue:
+        found = super().model_schema(schema)
+        model = cast("type[BaseModel]", schema["cls"])
+        if not (model.model_config.get("populate_by_name") or model.model_config.get("validate_by_name")):
+            _check_readable(model, found.get("properties", {}))
+        return found
+
+
+def _check_readable(model: type[BaseModel], properties: Mapping[str, Any]) -> None:
+    for name, info in model.model_fields.items():
+        alias = info.validation_alias
+        ways = alias.choices if isinstance(alias, AliasChoices) else [alias]
+        by_path = [way.path for way in ways if isinstance(way, AliasPath)]
+        if name in properties and by_path and name not in ways and [name] not in by_path:
+            raise StructuredOutputSchemaError(
+                f"{model.__name__} cannot be sent as a strict schema: the field {name!r} is read from a place within "
+                "the answer (AliasPath), which the schema does not ask for, so no answer would fit; give it a plain "
+                "alias, or a model for that place"
+            )
 
 
 def schema_hash(schema: Mapping[str, Any]) -> str:

@@ -38,12 +38,26 @@ class CheckpointedBatchItem(Generic[PayloadT]):
     item: BatchItem[PayloadT]
 
 
+@dataclass(frozen=True)
+class RepeatedId:
+    """An item id that two rows share, with their 0-based positions in the source, or in the `part` of it."""
+
+    item_id: str
+    first: int
+    second: int
+    part: str = ""
+
+
 class ItemSource(ABC, Generic[PayloadT]):
     """A stream of items; without a checkpoint it cannot be resumed in the middle."""
 
     @abstractmethod
     def __iter__(self) -> Iterator[BatchItem[PayloadT]]:
         """Yield every item, from the first."""
+
+    def repeated_id(self) -> RepeatedId | None:
+        """An id that occurs twice, where that is known without reading a file; None proves nothing."""
+        return None
 
 
 class CheckpointedItemSource(ItemSource[PayloadT]):

@@ -82,8 +82,8 @@ def parsed(text: str | None) -> JSONValue:
     return None
 
 
-def encoded(line: JSONObject) -> bytes:
-    """A result line as bytes up to its newline; half a surrogate pair, which UTF-8 cannot hold, stays an escape."""
+def encoded(line: JSONValue) -> bytes:
+    """A JSON line as bytes up to its newline; half a surrogate pair, which UTF-8 cannot hold, stays an escape."""
     try:
         return to_json(line) + b"\n"
     except ValueError:
@@ -102,6 +102,7 @@ def export_terminal(
     after_sequence: int,
     append: bool,
     limit: int | None,
+    group: int | None = None,
 ) -> TerminalResultsExportResult:
     """Write results after a cursor as JSONL; without `append` the old file is replaced when the new one is whole.
 
@@ -111,8 +112,8 @@ def export_terminal(
     target = _absolute(destination)
     place = destination_file(target)
     policies = policies_of(run)
-    structured = policies.structured
-    pairs = iter_terminal(host, run, policies.plain_form, after_sequence=after_sequence, limit=limit)
+    structured, form = policies.structured, policies.plain_form
+    pairs = iter_terminal(host, run, form, after_sequence=after_sequence, limit=limit, group=group)
     if append:
         count, cursor = _append(place, pairs, after_sequence, structured)
     else:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
@@ -14,10 +15,11 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from batchor_engine.core.records import IngestPosition
 from batchor_engine.core.text import counted, is_whole
-from batchor_engine.errors import RunMismatchError
+from batchor_engine.errors import DuplicateItemError, RunMismatchError
 from batchor_engine.models import LINEAGE_KEY, BatchItem, JSONObject, JSONValue
 from batchor_engine.ports.sources import BatchItems, CheckpointedItemSource
 from batchor_engine.sources.once import begin
+from batchor_engine.sources.repeated import repeated_id
 
 PLAIN_KIND = "iterable"
 # json.dumps would make a new encoder for every row.
@@ -61,9 +63,22 @@ def check_same_source(run_id: str, stored: IngestPosition, given: IngestPosition
             )
 
 
-def same_content(stored: IngestPosition, given: IngestPosition) -> bool:
+def _same_content(stored: IngestPosition, given: IngestPosition) -> bool:
     """Whether both are of one kind and content, wherever that lies."""
     return (stored.source_kind, stored.source_fingerprint) == (given.source_kind, given.source_fingerprint)
+
+
+def warn_of_change(run_id: str, items: BatchItems[Any], stored: IngestPosition) -> None:
+    """Once all is read the source may be gone; one that is there and has changed would be ignored without a word."""
+    try:
+        given = first_position(items)
+    except Exception:  # noqa: BLE001 - a source is user code, and this run needs it no more
+        return
+    if not _same_content(stored, given):
+        warnings.warn(
+            f"The source has changed since run {run_id!r} read it; nothing of the change is sent: start a new run_id.",
+            stacklevel=5,
+        )
 
 
 def feed(run_id: str, items: BatchItems[Any], position: IngestPosition) -> Iterator[FedRow]:
@@ -78,6 +93,12 @@ def feed(run_id: str, items: BatchItems[Any], position: IngestPosition) -> Itera
             yield FedRow(item, metadata, row.next_checkpoint)
         return
     yield from _plain(run_id, items, position)
+
+
+def check_ids(run_id: str, items: BatchItems[Any]) -> None:
+    """DuplicateItemError for items that are in memory; a file's ids are checked as they are read."""
+    if (found := repeated_id(items)) is not None:
+        raise DuplicateItemError(run_id, found.item_id, (found.first, found.second), part=found.part or "the run")
 
 
 def check_same_rows(run_id: str, items: BatchItems[Any], position: IngestPosition, *, more_allowed: bool) -> None:

@@ -65,19 +65,24 @@ def iter_results(
             yield made.pop(row.item_index)
 
 
-def read_page(host: Host, run: RunRecord, form: Form, *, after_sequence: int, limit: int | None) -> TerminalResultsPage:
+def read_page(
+    host: Host, run: RunRecord, form: Form, *, after_sequence: int, limit: int | None, group: int | None = None
+) -> TerminalResultsPage:
     """Results after a cursor in the order in which they became terminal."""
-    pairs = list(iter_terminal(host, run, form, after_sequence=after_sequence, limit=limit))
+    pairs = list(iter_terminal(host, run, form, after_sequence=after_sequence, limit=limit, group=group))
     cursor = pairs[-1][0] if pairs else after_sequence
     return TerminalResultsPage(run.run_id, [result for _, result in pairs], cursor)
 
 
 def iter_terminal(
-    host: Host, run: RunRecord, form: Form, *, after_sequence: int, limit: int | None
+    host: Host, run: RunRecord, form: Form, *, after_sequence: int, limit: int | None, group: int | None = None
 ) -> Iterator[tuple[int, BatchResultItem]]:
-    """Sequence and result, after a cursor; a row that retry_failed() superseded has no sequence any more."""
+    """Sequence and result, after a cursor; a row that retry_failed() superseded has no sequence any more.
+
+    With `group`, those of its rows, under their own ids; the sequences are the run's.
+    """
     check_page(after_sequence, limit)
-    return islice(_terminal(host, run, form, after_sequence), limit)
+    return islice(_terminal(host, run, form, after_sequence, group), limit)
 
 
 def iter_failures(host: Host, run: RunRecord, *, group: int | None = None) -> Iterator[SegmentRow]:
@@ -114,13 +119,18 @@ def check_page(after_sequence: int, limit: int | None) -> None:
         raise ValueError(f"limit must not be negative, but is {limit}")
 
 
-def _terminal(host: Host, run: RunRecord, form: Form, after_sequence: int) -> Generator[tuple[int, BatchResultItem]]:
+def _terminal(
+    host: Host, run: RunRecord, form: Form, after_sequence: int, group: int | None
+) -> Generator[tuple[int, BatchResultItem]]:
     with _RawFiles(host, run, raw=True) as files:
         for segment in host.store.segments(run.pk, after_sequence=after_sequence):
             reader = files.reader(segment)
             skip = max(0, after_sequence - segment.first_sequence + 1)
             for sequence, row in _numbered(host, run, segment, skip):
-                yield sequence, result_of(row, form, reader)
+                if group is None:
+                    yield sequence, result_of(row, form, reader)
+                elif row.group == group:
+                    yield sequence, result_of(own_row(row), form, reader)
 
 
 def _failed_rows(host: Host, run: RunRecord, segment: SegmentRecord, group: int | None) -> Iterator[SegmentRow]:

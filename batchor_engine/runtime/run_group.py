@@ -1,6 +1,7 @@
 """One group of a run's rows, read as if it were a run of its own.
 
-Law: reads are limited to the group; control (pause, cancel, retry) acts on the whole run, which has only one life.
+Law: reads are limited to the group; control (pause, cancel, retry) and what concerns files (batches, export_artifacts,
+prune_artifacts) are the whole run's, which has only one life and shares its files among the groups.
 """
 
 from __future__ import annotations
@@ -12,10 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from batchor_engine.core.costs import Cost
 from batchor_engine.core.summary import summarize
-from batchor_engine.models import BatchResultItem, RunSummary, RunTally, RunUsage, TextItemResult
+from batchor_engine.models import (
+    BatchResultItem,
+    RunSummary,
+    RunTally,
+    RunUsage,
+    TerminalResultsExportResult,
+    TerminalResultsPage,
+    TextItemResult,
+)
 from batchor_engine.runtime.costs import RunEstimate, cost_of_rows, group_usages, run_estimate
-from batchor_engine.runtime.export import failures_table, write_parquet
-from batchor_engine.runtime.readback import failure_counts, iter_failed_results, iter_results
+from batchor_engine.runtime.export import export_terminal, failures_table, write_parquet
+from batchor_engine.runtime.readback import failure_counts, iter_failed_results, iter_results, read_page
 from batchor_engine.runtime.run import Run
 from batchor_engine.states import ItemStatus, RunLifecycleStatus
 
@@ -44,6 +53,24 @@ class RunGroup(Run):
     def tallies(self) -> dict[int, RunTally]:
         """The group's own tally, as of the last summary()."""
         return {self.number: self._tally}
+
+    def read_terminal_results(self, *, after_sequence: int = 0, limit: int | None = None) -> TerminalResultsPage:
+        """The group's results after a cursor, which counts the rows of the whole run."""
+        host, run, form = self._runner.host, self._record(), self._model()
+        return read_page(host, run, form, after_sequence=after_sequence, limit=limit, group=self.number)
+
+    def export_terminal_results(
+        self, destination: str | Path, *, after_sequence: int = 0, append: bool = True, limit: int | None = None
+    ) -> TerminalResultsExportResult:
+        return export_terminal(
+            self._runner.host,
+            self._record(),
+            Path(destination),
+            after_sequence=after_sequence,
+            append=append,
+            limit=limit,
+            group=self.number,
+        )
 
     def iter_failures(self) -> Iterator[TextItemResult]:
         return iter_failed_results(self._runner.host, self._record(), group=self.number)

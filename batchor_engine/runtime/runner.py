@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 import uuid
-import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -18,11 +17,11 @@ from typing import Any
 from batchor_engine.artifacts.urls import artifact_place, open_artifacts, recorded_place
 from batchor_engine.config import OpenAIConnection
 from batchor_engine.core.identity import check_batch_metadata, check_run_id, config_differences, new_run_id
-from batchor_engine.core.records import NewRun, RunRecord
+from batchor_engine.core.records import Lease, NewRun, RunRecord
 from batchor_engine.core.remote_files import RemoteCleanup
 from batchor_engine.core.strict_schema import model_output_schema, schema_hash
 from batchor_engine.core.summary import summarize
-from batchor_engine.errors import BatchorError, RunMismatchError
+from batchor_engine.errors import BatchorError, RunBusyError, RunMismatchError
 from batchor_engine.events import Observer
 from batchor_engine.job import BatchJob, check_job, form_of
 from batchor_engine.models import (
@@ -44,20 +43,30 @@ from batchor_engine.runtime.advance import advance_held, read_run
 from batchor_engine.runtime.doctor import DoctorReport, doctor
 from batchor_engine.runtime.due import run_infos
 from batchor_engine.runtime.estimate import JobPlan, estimate
-from batchor_engine.runtime.feed import PLAIN_KIND, check_same_rows, check_same_source, first_position, same_content
+from batchor_engine.runtime.feed import (
+    PLAIN_KIND,
+    check_ids,
+    check_same_rows,
+    check_same_source,
+    first_position,
+    warn_of_change,
+)
 from batchor_engine.runtime.hold import held, run_lease
 from batchor_engine.runtime.host import Host
 from batchor_engine.runtime.housekeeping import DeletedRun, RunPage, delete_files, delete_run, list_runs
 from batchor_engine.runtime.poll import keep_places, poll
 from batchor_engine.runtime.run import Run
 from batchor_engine.runtime.signature import check_free, sign, signed
-from batchor_engine.runtime.steps import stop_after
+from batchor_engine.runtime.steps import Stop, stop_after
 from batchor_engine.runtime.submit import budget_of
 from batchor_engine.runtime.tidy import tidy
 from batchor_engine.states import RunControlState, RunLifecycleStatus
 from batchor_engine.storage.registry import StorageRegistry, build_default_storage_registry, open_store
 
 _PAGE = 500
+# Another worker that creates the run reads the source for its fingerprint first; so long start() waits to join it.
+_CREATION_SEC = 5.0
+_CREATION_LOOK_SEC = 0.05
 
 
 class BatchRunner:
@@ -142,40 +151,48 @@ class BatchRunner:
         stored = self.storage.run(run_id)
         if stored is None or not stored.is_finished:
             self.host.provider(job.provider_config).check_ready()
-        with held(self.storage, run_lease(run_id)) as lease:
-            if lease is None:
-                return self._join_busy(run_id, job, config)
-            created = self._open_run(run_id, job, config, labels or {})
-            self.host.attach(run_id, job)
-            run = read_run(self.host, run_id)
-            self.host.emit(run, "run_created" if created else "run_resumed")
-            try:
-                if created:
-                    sign(self.host, run)
-                advance_held(self.host, run_id, lease, stop_after(self.host, deadline))
-            except Exception:
-                # A run that failed before its first row protects nothing and would only stand in the way.
-                if self.storage.discard_empty_run(run_id, lease):
-                    with suppress(BatchorError, OSError):
-                        delete_files(self.host, run)
-                raise
+        stop, give_up = stop_after(self.host, deadline), stop_after(self.host, _CREATION_SEC)
+        while True:
+            with held(self.storage, run_lease(run_id)) as lease:
+                if lease is not None:
+                    created = self._open_run(run_id, job, config, labels or {})
+                    self._go_on(run_id, job, lease, stop, created=created)
+                    break
+            if (busy := self.storage.run(run_id)) is not None:
+                return self._join_busy(busy, job, config)
+            if give_up() or stop():
+                raise RunBusyError(run_id, "just being created")
+            self.host.sleep(_CREATION_LOOK_SEC)
         tidy(self.host, read_run(self.host, run_id))
         return self.get_run(run_id)
+
+    def _go_on(self, run_id: str, job: BatchJob[Any, Any], lease: Lease, stop: Stop, *, created: bool) -> None:
+        """Ingest and submit for the first time in this process."""
+        self.host.attach(run_id, job)
+        run = read_run(self.host, run_id)
+        self.host.emit(run, "run_created" if created else "run_resumed")
+        try:
+            if created:
+                sign(self.host, run)
+            advance_held(self.host, run_id, lease, stop)
+        except Exception:
+            # A run that failed before its first row protects nothing and would only stand in the way.
+            if self.storage.discard_empty_run(run_id, lease):
+                with suppress(BatchorError, OSError):
+                    delete_files(self.host, run)
+            raise
 
     def run_and_wait(self, job: BatchJob[Any, Any], *, run_id: str | None = None) -> Run:
         """start() and wait()."""
         return self.start(job, run_id=run_id).wait()
 
-    def _join_busy(self, run_id: str, job: BatchJob[Any, Any], config: JSONObject) -> Run:
+    def _join_busy(self, run: RunRecord, job: BatchJob[Any, Any], config: JSONObject) -> Run:
         """Another worker has the run: check that it is this job, and stand ready to go on when that worker stops."""
-        run = self.storage.run(run_id)
-        if run is not None:
-            _check_same_config(run, config)
-            self._check_source(run, job)
-            self.host.attach(run_id, job)
-            self.host.emit(run, "run_busy")
-            return self.get_run(run_id)
-        raise RunMismatchError(f"Run {run_id!r} is just being created by another worker: try again.")
+        _check_same_config(run, config)
+        self._check_source(run, job)
+        self.host.attach(run.run_id, job)
+        self.host.emit(run, "run_busy")
+        return self.get_run(run.run_id)
 
     def _open_run(self, run_id: str, job: BatchJob[Any, Any], config: JSONObject, labels: Mapping[str, str]) -> bool:
         """Create the run, or check that the stored one is this job's."""
@@ -183,18 +200,22 @@ class BatchRunner:
         if stored is not None and (stored.total_items or stored.ingest.finished):
             _check_same_config(stored, config)
             self._check_source(stored, job)
+            if not stored.ingest.finished:
+                check_ids(run_id, job.items)
             return False
         root = recorded_place(self.host.artifact_root(), self.storage.folder)
         config = signed(config, stored)
         check_free(self.host, run_id, config, stored)
         new = NewRun(run_id, config, root, first_position(job.items), dict(labels))
+        check_ids(run_id, job.items)
         return self.storage.create_run(new)
 
     def _check_source(self, stored: RunRecord, job: BatchJob[Any, Any]) -> None:
+        resumable = isinstance(job.items, CheckpointedItemSource)
         if not stored.ingest.finished:
             check_same_source(stored.run_id, stored.ingest, first_position(job.items))
-        elif isinstance(job.items, CheckpointedItemSource) or stored.ingest.source_kind != PLAIN_KIND:
-            _warn_of_change(stored, job)
+        elif resumable or stored.ingest.source_kind != PLAIN_KIND:
+            warn_of_change(stored.run_id, job.items, stored.ingest)
         else:
             gave_up = stored.control is RunControlState.CANCEL_REQUESTED
             check_same_rows(stored.run_id, job.items, stored.ingest, more_allowed=gave_up)
@@ -355,20 +376,6 @@ def _check_same_config(stored: RunRecord, given: JSONObject) -> None:
         raise RunMismatchError(
             f"Run {stored.run_id!r} was started with another config: {'; '.join(different)}. Pass the same job to go "
             "on, or start a new run_id."
-        )
-
-
-def _warn_of_change(stored: RunRecord, job: BatchJob[Any, Any]) -> None:
-    """Once all is read the source may be gone; one that is there and has changed would be ignored without a word."""
-    try:
-        given = first_position(job.items)
-    except Exception:  # noqa: BLE001 - a source is user code, and this run needs it no more
-        return
-    if not same_content(stored.ingest, given):
-        warnings.warn(
-            f"The source has changed since run {stored.run_id!r} read it; nothing of the change is sent: start a new "
-            "run_id.",
-            stacklevel=5,
         )
 
 

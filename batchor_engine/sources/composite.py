@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from batchor_engine.models import LINEAGE_KEY, BatchItem, JSONObject, JSONValue
-from batchor_engine.ports.sources import CheckpointedBatchItem, CheckpointedItemSource, SourceIdentity
+from batchor_engine.ports.sources import CheckpointedBatchItem, CheckpointedItemSource, RepeatedId, SourceIdentity
 
 
 class CompositeItemSource(CheckpointedItemSource[Any]):
@@ -26,6 +26,14 @@ class CompositeItemSource(CheckpointedItemSource[Any]):
     def source_identity(self) -> SourceIdentity:
         ref = _canonical([asdict(source.source_identity()) for source in self.sources])
         return SourceIdentity("composite", ref, _sha256(ref))
+
+    def repeated_id(self) -> RepeatedId | None:
+        for position, source in enumerate(self.sources):
+            if (found := source.repeated_id()) is not None:
+                part = f"{found.part} of " if found.part else ""
+                item_id = f"{_namespace(position, source)}__{found.item_id}"
+                return replace(found, item_id=item_id, part=f"{part}source {position + 1}")
+        return None
 
     def initial_checkpoint(self) -> JSONValue:
         return self._start_of(0)

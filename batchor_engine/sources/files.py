@@ -30,6 +30,8 @@ __all__ = ["CsvItemSource", "JsonlItemSource", "ParquetItemSource"]
 
 _MAX_FIELD_CHARS = 2**31 - 1
 _BUFFER_BYTES = 64 * 1024
+# NaN and Infinity are no JSON, but Python writes them: they mean nothing here, as in a table.
+_ROW = json.JSONDecoder(parse_constant=lambda _name: None)
 
 
 class _TextFileSource(ResumableItemSource[Any]):
@@ -155,7 +157,7 @@ def _check_header(names: list[str], path: Path) -> None:
 
 
 class JsonlItemSource(_TextFileSource):
-    """Rows of a JSON Lines file, each any JSON value; blank lines are not rows."""
+    """Rows of a JSON Lines file, each any JSON value; blank lines are not rows, and NaN and Infinity are null."""
 
     kind = "jsonl"
     newline = "\n"
@@ -168,6 +170,6 @@ class JsonlItemSource(_TextFileSource):
     def _row(self, record: tuple[int, str], index: int) -> Any:
         number, line = record
         try:
-            return json.loads(line)
+            return _ROW.decode(line)
         except (ValueError, RecursionError) as error:
             raise SourceRowError(f"{self.path}:{number}: row {index + 1} is not JSON ({error}).") from error

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 from batchor_engine.models import JSONObject, JSONValue
-from batchor_engine.ports.sources import IndexedBatchItem, ResumableItemSource, SourceIdentity
+from batchor_engine.ports.sources import IndexedBatchItem, RepeatedId, ResumableItemSource, SourceIdentity
+from batchor_engine.sources.repeated import first_repeated
 from batchor_engine.sources.rows import RowMapper, name_list
 from batchor_engine.sources.values import clean_row
 
@@ -24,7 +26,8 @@ class DataFrameItemSource(ResumableItemSource[Any]):
     """Rows of a table as items.
 
     `item_id` is a column (text, integers or UUIDs) or a function of the row. `payload` is the whole row unless it names
-    columns or is a function; `metadata` is empty unless it does the same. Functions get the row as plain JSON values.
+    columns or is a function; `metadata` is empty unless it does the same. Functions get the row as plain JSON values,
+    under the columns' names as texts: the column 0 is "0" there.
     `name` takes the place of a path in identity and lineage. The table must not be changed while it is used.
     """
 
@@ -32,13 +35,14 @@ class DataFrameItemSource(ResumableItemSource[Any]):
         self,
         frame: Any,
         *,
-        item_id: str | Callable[[JSONObject], str],
-        payload: Sequence[str] | Callable[[JSONObject], Any] | None = None,
-        metadata: Sequence[str] | Callable[[JSONObject], JSONObject | None] | None = None,
+        item_id: str | int | Callable[[JSONObject], str],
+        payload: Sequence[str | int] | Callable[[JSONObject], Any] | None = None,
+        metadata: Sequence[str | int] | Callable[[JSONObject], JSONObject | None] | None = None,
         name: str = "dataframe",
     ) -> None:
         self._columns, self._rows, self._read = _open_table(frame)
         self._fingerprint: str | None = None
+        self._repeated: RepeatedId | None = None
         self._mapper = RowMapper(
             name,
             self._id_function(item_id),
@@ -53,6 +57,10 @@ class DataFrameItemSource(ResumableItemSource[Any]):
         if self._fingerprint is None:
             self._fingerprint = self._digest()
         return SourceIdentity("dataframe", self._mapper.ref, self._fingerprint)
+
+    def repeated_id(self) -> RepeatedId | None:
+        self.source_identity()
+        return self._repeated
 
     def checkpoint_is_complete(self, checkpoint: JSONValue) -> bool:
         return isinstance(checkpoint, int) and checkpoint >= self._rows
@@ -75,25 +83,38 @@ class DataFrameItemSource(ResumableItemSource[Any]):
             raise self._mapper.error(index, str(error)) from error
 
     def _digest(self) -> str:
+        """The fingerprint; every row is looked at for it, so an id that occurs twice is noticed on the way."""
         digest = hashlib.sha256(json.dumps(self._columns).encode())
+        ids = self._digested(digest)
+        self._repeated = first_repeated(ids)
+        deque(ids, maxlen=0)
+        return digest.hexdigest()
+
+    def _digested(self, digest: Any) -> Iterator[Any]:
+        """The id of each row that was added to `digest`; None where there is none, which reading it will tell."""
         for _, row in self._clean_rows(0):
             # Default separators and ASCII escapes: lone surrogates in a cell must not stop a fingerprint.
             digest.update(json.dumps(row).encode())
             digest.update(b"\n")
-        return digest.hexdigest()
+            try:
+                one: Any = self._mapper.item_id_from_row(row)
+            except Exception:  # noqa: BLE001 - user code
+                one = None
+            yield one
 
-    def _id_function(self, item_id: str | Callable[[JSONObject], str]) -> Callable[[JSONObject], Any]:
-        if not isinstance(item_id, str):
+    def _id_function(self, item_id: str | int | Callable[[JSONObject], str]) -> Callable[[JSONObject], Any]:
+        if callable(item_id):
             return item_id
-        self._check("item_id", [item_id])
-        return lambda row: _id_text(row[item_id])
+        column = str(item_id)
+        self._check("item_id", [column])
+        return lambda row: _id_text(row[column])
 
     def _selection(
-        self, argument: str, wanted: Sequence[str] | Callable[[JSONObject], Any] | None
+        self, argument: str, wanted: Sequence[str | int] | Callable[[JSONObject], Any] | None
     ) -> Callable[[JSONObject], Any] | None:
         if wanted is None or callable(wanted):
             return wanted
-        names = [wanted] if isinstance(wanted, str) else list(wanted)
+        names = [wanted] if isinstance(wanted, str) else [str(name) for name in wanted]
         self._check(argument, names)
         return lambda row: {name: row[name] for name in names}
 
@@ -118,7 +139,11 @@ def _open_table(frame: Any) -> tuple[list[str], int, _ReadBlock]:
         return _open_arrow(frame)
     if isinstance(frame, Sequence) and not isinstance(frame, str | bytes):
         return _open_sequence(cast("Sequence[Any]", frame))
-    raise TypeError(
+    raise _no_table(frame)
+
+
+def _no_table(frame: Any) -> TypeError:
+    return TypeError(
         "DataFrameItemSource takes a pandas DataFrame, a pyarrow Table, a table that exports Arrow (polars, DuckDB) "
         f"or a sequence of dicts, not a {type(frame).__module__}.{type(frame).__qualname__}."
     )
@@ -132,7 +157,11 @@ def _open_pandas(frame: Any) -> tuple[list[str], int, _ReadBlock]:
 def _open_arrow(frame: Any) -> tuple[list[str], int, _ReadBlock]:
     import pyarrow  # pyright: ignore[reportMissingTypeStubs]
 
-    table: Any = cast("Any", pyarrow).table(frame)
+    try:
+        table: Any = cast("Any", pyarrow).table(frame)
+    except ValueError as error:
+        # A single column, such as a Series, exports Arrow as well.
+        raise _no_table(frame) from error
     columns = _unique(list(table.column_names))
     return columns, table.num_rows, lambda start, stop: table.slice(start, stop - start).to_pylist()
 

@@ -8,13 +8,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, cast
 
-from batchor_engine.core.groups import in_group
+from batchor_engine.core.groups import id_in_group, in_group
 from batchor_engine.models import BatchItem, JSONValue
-from batchor_engine.ports.sources import BatchItems, CheckpointedBatchItem, CheckpointedItemSource, SourceIdentity
+from batchor_engine.ports.sources import (
+    BatchItems,
+    CheckpointedBatchItem,
+    CheckpointedItemSource,
+    ItemSource,
+    RepeatedId,
+    SourceIdentity,
+)
 from batchor_engine.sources.once import begin, check_unread
+from batchor_engine.sources.repeated import repeated_id
 
 
 def grouped_items(groups: Mapping[int, BatchItems[Any]]) -> BatchItems[Any]:
@@ -40,6 +48,9 @@ class GroupedItemSource(CheckpointedItemSource[Any]):
         )
         return SourceIdentity("groups", ref, hashlib.sha256(ref.encode()).hexdigest())
 
+    def repeated_id(self) -> RepeatedId | None:
+        return _repeated_in(self.groups)
+
     def initial_checkpoint(self) -> JSONValue:
         return self._start_of(next(iter(self.groups), None))
 
@@ -63,7 +74,7 @@ class GroupedItemSource(CheckpointedItemSource[Any]):
         return _checkpoint(number, None if number is None else self.groups[number].initial_checkpoint())
 
 
-class _GroupedRows:
+class _GroupedRows(ItemSource[Any]):
     """Plain iterables as groups; can be read as often as they can."""
 
     def __init__(self, groups: Mapping[int, BatchItems[Any]]) -> None:
@@ -76,6 +87,17 @@ class _GroupedRows:
             for item in begin(items):
                 # Anything else than an item is refused at ingestion, with a message that names it.
                 yield in_group(item, number) if isinstance(cast(object, item), BatchItem) else item
+
+    def repeated_id(self) -> RepeatedId | None:
+        return _repeated_in(self.groups)
+
+
+def _repeated_in(groups: Mapping[int, BatchItems[Any]]) -> RepeatedId | None:
+    for number, items in groups.items():
+        if (found := repeated_id(items)) is not None:
+            part = f"{found.part} of " if found.part else ""
+            return replace(found, item_id=id_in_group(found.item_id, number), part=f"{part}group {number}")
+    return None
 
 
 def _checkpoint(number: int | None, inner: JSONValue) -> JSONValue:

@@ -7,7 +7,13 @@ from itertools import islice
 from typing import Any, cast
 
 from batchor_engine.models import JSONValue
-from batchor_engine.ports.sources import BatchItems, CheckpointedBatchItem, CheckpointedItemSource, SourceIdentity
+from batchor_engine.ports.sources import (
+    BatchItems,
+    CheckpointedBatchItem,
+    CheckpointedItemSource,
+    RepeatedId,
+    SourceIdentity,
+)
 from batchor_engine.sources.once import begin
 
 
@@ -30,6 +36,11 @@ class LimitedItemSource(CheckpointedItemSource[Any]):
     def source_identity(self) -> SourceIdentity:
         inner = self.source.source_identity()
         return SourceIdentity(f"first_{self.limit}_of_{inner.source_kind}", inner.source_ref, inner.source_fingerprint)
+
+    def repeated_id(self) -> RepeatedId | None:
+        found = self.source.repeated_id()
+        # Positions in a part of the source say nothing of what comes before that part.
+        return found if found is not None and not found.part and found.second < self.limit else None
 
     def initial_checkpoint(self) -> JSONValue:
         return _checkpoint(0, self.source.initial_checkpoint())

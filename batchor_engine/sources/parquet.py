@@ -48,6 +48,11 @@ class ParquetItemSource(CheckpointedItemSource[Any]):
     def initial_checkpoint(self) -> JSONValue:
         return _checkpoint(0, 0)
 
+    def column_names(self) -> list[str]:
+        """The names of the file's columns, in order; opening it checks `columns`."""
+        with self._open() as file:
+            return list(file.schema_arrow.names)
+
     def checkpoint_is_complete(self, checkpoint: JSONValue) -> bool:
         group, row = _position(checkpoint)
         with self._open() as file:

@@ -55,8 +55,8 @@ def _checked(path: Path, id_column: str, template: PromptTemplate, encoding: str
             return JsonlItemSource(path, encoding=encoding, **mapping)
         case ".parquet":
             rows = ParquetItemSource(path, columns=wanted, **mapping)
-            # Opening it is what checks its columns.
-            rows.checkpoint_is_complete(rows.initial_checkpoint())
+            # A template knows whole columns, where Parquet also has a name for a field within one.
+            _require(path, wanted, rows.column_names())
             return rows
         case _:
             raise ValueError(f"{path} is none of {', '.join(ITEM_FILE_SUFFIXES)}")

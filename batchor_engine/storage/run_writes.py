@@ -196,17 +196,18 @@ def _insert_items(
 
 def _duplicate(connection: Connection, run_pk: int, new_items: Sequence[NewItem]) -> Exception:
     run_id = connection.execute(select(runs.c.run_id).where(runs.c.id == run_pk)).scalar_one()
-    seen: set[str] = set()
+    seen: dict[str, int] = {}
     for item in new_items:
-        if item.item_id in seen or _is_stored(connection, run_pk, item.item_id):
-            return DuplicateItemError(run_id, item.item_id)
-        seen.add(item.item_id)
+        first = seen.get(item.item_id, _stored_index(connection, run_pk, item.item_id))
+        if first is not None:
+            return DuplicateItemError(run_id, item.item_id, (first, item.item_index))
+        seen[item.item_id] = item.item_index
     return RuntimeError(f"run {run_id!r}: the store refused rows for another reason than a duplicate id")
 
 
-def _is_stored(connection: Connection, run_pk: int, item_id: str) -> bool:
-    query = select(func.count()).select_from(items).where(items.c.run == run_pk, items.c.item_id == item_id)
-    return bool(connection.execute(query).scalar_one())
+def _stored_index(connection: Connection, run_pk: int, item_id: str) -> int | None:
+    query = select(items.c.idx).where(items.c.run == run_pk, items.c.item_id == item_id)
+    return connection.execute(query).scalar_one_or_none()
 
 
 def add_segment(connection: Connection, run_pk: int, batch_pk: int | None, segment: NewSegment) -> int:

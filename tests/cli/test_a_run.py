@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from batchor_engine import BatchItem, BatchJob, BatchRunner, OpenAIProviderConfig, SQLiteStorage
 from batchor_engine.sandbox import SandboxServer
 from tests.cli.conftest import Shell
 from tests.stores import new_url
@@ -214,3 +215,17 @@ def test_the_default_store_is_below_the_home_folder(shell: Shell) -> None:
     rows = ("--input", "rows.csv", "--id-field", "slug", "--prompt-field", "body", "--model", "gpt-5-mini")
     assert shell("start", *rows).code == 0
     assert (shell.folder / "home" / ".batchor" / "default.sqlite3").exists()
+
+
+def test_half_a_surrogate_pair_is_printed_and_written_as_an_escape(shell: Shell) -> None:
+    runner = BatchRunner(storage=SQLiteStorage(path=shell.folder / "runs.sqlite3"))
+    items = [BatchItem("a", "Boil", {"half": "x\ud83d"}), BatchItem("b", "Bake", {"whole": "\U0001f35e"})]
+    config = OpenAIProviderConfig(model="gpt-5-mini", poll_interval_sec=0.01)
+    runner.run_and_wait(BatchJob(items, lambda item: item.payload, config), run_id="r")
+    runner.close()
+    printed = shell.on("results", "r")
+    assert (printed.code, printed.err) == (0, "")
+    assert [line["metadata"] for line in printed.lines] == [{"half": "x\ud83d"}, {"whole": "\U0001f35e"}]
+    assert rb"x\ud83d" in printed.out
+    assert shell.on("results", "r", "--output", "answers.jsonl").code == 0
+    assert (shell.folder / "answers.jsonl").read_bytes() == printed.out

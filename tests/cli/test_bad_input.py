@@ -37,6 +37,7 @@ FIELD = ("--prompt-field", "body")
         (ROWS, 2, "give exactly one of them"),
         ((*ROWS, "--prompt-template", "{body"), 2, "the '{' at character 1 has no partner"),
         ((*ROWS, "--prompt-template", "body"), 2, "names no {column}"),
+        ((*ROWS, *FIELD, "--input", "./rows.csv"), 2, "rows.csv is given twice"),
         ((*ROWS, *FIELD, "--input", "rows.txt"), 2, "rows.txt is none of .csv, .jsonl, .parquet"),
         ((*ROWS, *FIELD, "--endpoint", "/v1/images"), 2, "'/v1/images' is none of /v1/responses"),
         ((*ROWS, *FIELD, "--max-attempts", "0"), 2, "max_attempts must be greater than 0"),

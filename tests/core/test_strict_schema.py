@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 import uuid
 from enum import Enum
@@ -10,8 +11,9 @@ import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import AnyUrl, BaseModel, ConfigDict, Field, RootModel, create_model
+from pydantic import AliasChoices, AliasPath, AnyUrl, BaseModel, ConfigDict, Field, RootModel, create_model
 
+from batchor_engine.core.parsing import parse_answer
 from batchor_engine.core.strict_schema import default_schema_name, model_output_schema, schema_hash
 from batchor_engine.errors import StructuredOutputSchemaError
 from batchor_engine.sandbox.schema_check import schema_problem
@@ -398,3 +400,41 @@ def test_the_hash_sees_fields_their_order_and_constraints() -> None:
 def test_the_hash_does_not_see_the_order_of_keywords() -> None:
     schema = strict(TideGaugeReport)
     assert schema_hash(dict(reversed(schema.items()))) == schema_hash(schema)
+
+
+class Pathed(BaseModel):
+    a: str = Field(validation_alias=AliasPath("x", 0))
+
+
+class HoldsPathed(BaseModel):
+    parts: list[Pathed]
+
+
+class PathedOnce(BaseModel):
+    a: str = Field(validation_alias=AliasPath("x"))
+
+
+@pytest.mark.parametrize("model", [Pathed, HoldsPathed, PathedOnce])
+def test_a_field_that_is_read_from_within_the_answer_is_refused(model: type[BaseModel]) -> None:
+    with pytest.raises(StructuredOutputSchemaError, match=r"Pathed.* the field 'a' is read from a place within"):
+        model_output_schema(model)
+
+
+class ByName(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+    a: str = Field(validation_alias=AliasPath("x", 0))
+
+
+class ByOneOfTheNames(BaseModel):
+    a: str = Field(validation_alias=AliasChoices(AliasPath("x", 0), "y"))
+
+
+class ByValidationAlias(BaseModel):
+    a: str = Field(validation_alias="y", serialization_alias="z")
+
+
+@pytest.mark.parametrize("model", [ByName, ByOneOfTheNames, ByValidationAlias])
+def test_an_answer_under_the_names_of_the_schema_is_read(model: type[BaseModel]) -> None:
+    _, schema = model_output_schema(model)
+    (name,) = schema["required"]
+    assert parse_answer(json.dumps({name: "text"}), model).a == "text"

@@ -22,8 +22,8 @@ from batchor_engine import (
     OpenAIProviderConfig,
     RetryPolicy,
     Run,
-    RunMismatchError,
 )
+from batchor_engine.errors import RunBusyError
 from batchor_engine.runtime import hold
 from batchor_engine.testing import CrashPoints
 
@@ -54,7 +54,7 @@ def runner_for(store: str, artifacts: str, base_url: str) -> BatchRunner:
 def start(runner: BatchRunner, rows: int, run_id: str) -> Run | None:
     try:
         return runner.start(job(rows), run_id=run_id)
-    except RunMismatchError as error:
+    except RunBusyError as error:
         # Another worker is within its first moment with this run.
         if "just being created" in str(error):
             return None

@@ -20,7 +20,6 @@ from batchor_engine import (
     RetryPolicy,
     Run,
     RunControlState,
-    RunMismatchError,
 )
 from batchor_engine.errors import LeaseLostError, RunBusyError
 from batchor_engine.results.segments import read_rows
@@ -96,7 +95,7 @@ class World:
         try:
             worker.runner.start(self.jobs[run_id], run_id=run_id)
             worker.started.add(run_id)
-        except RunMismatchError as error:
+        except RunBusyError as error:
             # The other worker died, or is stalled, within the first start of this run.
             if "just being created" not in str(error):
                 raise

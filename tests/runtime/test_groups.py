@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,6 +61,31 @@ def test_what_groups_come_to_adds_up_to_the_run(world: World) -> None:
     amounts = [one.cost().amount_usd or Decimal(0) for one in groups]
     assert sum(amounts) == run.cost().amount_usd
     assert [one.to_arrow().num_rows for one in groups] == [2, 2]
+
+
+def test_pages_and_exported_lines_of_a_group_hold_its_own_rows_under_their_own_ids(
+    world: World, tmp_path: Path
+) -> None:
+    run = finished(world, {1: job(world, "a", "b", word="Say"), 2: job(world, "a", "c", "d", word="Sing")})
+    wanted = {1: {"a", "b"}, 2: {"a", "c", "d"}}
+    for number, group in run.by_group().items():
+        page = group.read_terminal_results()
+        assert {one.item_id for one in page.items} == {one.item_id for one in group.snapshot().items} == wanted[number]
+        assert all(set(one.metadata) == {"from"} and one.raw_response for one in page.items)
+        written = group.export_terminal_results(tmp_path / f"{number}.jsonl")
+        lines = [json.loads(line) for line in (tmp_path / f"{number}.jsonl").read_text().splitlines()]
+        assert [line["item_id"] for line in lines] == [one.item_id for one in page.items]
+        assert (written.exported_count, written.next_after_sequence) == (len(lines), page.next_after_sequence)
+
+
+def test_a_cursor_walks_a_group_page_by_page_and_meets_each_row_once(world: World) -> None:
+    group = finished(world, {1: job(world, "a", "b", "c"), 2: job(world, "a", "b", "c")}).group(2)
+    met, cursor = list[str](), 0
+    while (page := group.read_terminal_results(after_sequence=cursor, limit=2)).items:
+        met += [one.item_id for one in page.items]
+        cursor = page.next_after_sequence
+    assert sorted(met) == ["a", "b", "c"]
+    assert page.next_after_sequence == cursor
 
 
 def test_a_superseded_failure_leaves_its_group_alone(world: World) -> None:

@@ -81,6 +81,7 @@ def test_a_prompt_of_wrong_parts_is_no_request(world: World, parts: dict[str, An
         (lambda: ChunkPolicy(max_file_bytes=True), "ChunkPolicy.max_file_bytes must be a whole number, not True"),
         (lambda: RetryPolicy(max_attempts=2.5), "RetryPolicy.max_attempts must be a whole number, not 2.5"),
         (lambda: RetryPolicy(base_backoff_sec="1"), "RetryPolicy.base_backoff_sec must be a number, not '1'"),
+        (lambda: OpenAIProviderConfig(model=3), "model must be of type str, not int"),
         (lambda: OpenAIProviderConfig("m", request_timeout_sec="5"), "request_timeout_sec must be of type int"),
         (lambda: BatchRunner(storage=5), "storage must be a store, a kind or a URL, not int"),
         (lambda: BatchRunner(storage="memory").start("job"), "a run is started with a BatchJob, not with str"),

@@ -319,3 +319,9 @@ def test_a_checkpoint_of_another_kind_is_refused(tmp_path: Path, checkpoint: Any
 def test_a_negative_position_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="0 or more"):
         list(csv_source(written(tmp_path / "a", "id\nx\n")).iter_from(-1))
+
+
+def test_what_python_writes_for_a_number_that_is_none_is_null(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"id": "a", "n": [float("nan"), float("inf"), -float("inf"), 1.5]}) + "\n")
+    assert [item.payload["n"] for item in jsonl_source(path)] == [[None, None, None, 1.5]]

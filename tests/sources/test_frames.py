@@ -170,6 +170,18 @@ def test_numbers_that_are_columns_names_become_texts() -> None:
     assert next(iter(DataFrameItemSource(pd.DataFrame({0: ["x"]}), item_id="0"))).payload == {"0": "x"}
 
 
+@pytest.mark.parametrize("table", [pd.DataFrame([["x", "y"]]), [{0: "x", 1: "y"}]], ids=["pandas", "dicts"])
+def test_a_column_with_a_number_for_a_name_can_be_named_by_it(table: Any) -> None:
+    item = next(iter(DataFrameItemSource(table, item_id=0, payload=[1], metadata=[1])))
+    assert (item.item_id, item.payload, item.metadata["1"]) == ("x", {"1": "y"}, "y")
+
+
+def test_a_single_column_is_no_table() -> None:
+    for column in (pd.Series(["x"], name="id"), pa.chunked_array([["x"]])):
+        with pytest.raises(TypeError, match=r"takes a pandas DataFrame.*not a .*(Series|ChunkedArray)"):
+            DataFrameItemSource(column, item_id="id")
+
+
 @pytest.mark.parametrize(
     ("cell", "plain"),
     [

@@ -55,3 +55,13 @@ def test_a_missing_file_is_an_os_error(folder: Path) -> None:
 def test_no_file_at_all_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one file"):
         open_item_files([], id_column="id", template=ASK)
+
+
+def test_a_field_within_a_parquet_column_is_no_column_of_a_template(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    parquet.write_table(pa.table({"id": ["a"], "n": [{"x": 1}]}), path)
+    with pytest.raises(ValueError, match=r"has no column 'n\.x': its columns are 'id', 'n'"):
+        open_item_files([path], id_column="id", template=PromptTemplate("{n.x}"))
+    parquet.write_table(pa.table({"id": ["a"], "n.x": ["text"]}), path)
+    ask = PromptTemplate("{n.x}")
+    assert [ask(item).prompt for item in open_item_files([path], id_column="id", template=ask)] == ["text"]
