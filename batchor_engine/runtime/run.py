@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 class Run:
     """One run of a runner's store. `status`, `control_state` and `is_finished` are as of the last call that read."""
 
+    # Whose rows are read; None for those of all groups.
+    _of_group: int | None = None
+
     def __init__(self, *, runner: BatchRunner, run_id: str, summary: RunSummary) -> None:
         self.run_id = run_id
         self._runner = runner
@@ -170,8 +173,9 @@ class Run:
         return self._results(raw=raw)
 
     def read_terminal_results(self, *, after_sequence: int = 0, limit: int | None = None) -> TerminalResultsPage:
-        """Results in the order in which they became terminal, after a cursor; any time."""
-        return read_page(self._runner.host, self._record(), self._model(), after_sequence=after_sequence, limit=limit)
+        """Results in the order in which they became terminal, any time; the cursor before them counts the whole run."""
+        host, run, form = self._runner.host, self._record(), self._model()
+        return read_page(host, run, form, after_sequence=after_sequence, limit=limit, group=self._of_group)
 
     def export_terminal_results(
         self, destination: str | Path, *, after_sequence: int = 0, append: bool = True, limit: int | None = None
@@ -184,6 +188,7 @@ class Run:
             after_sequence=after_sequence,
             append=append,
             limit=limit,
+            group=self._of_group,
         )
 
     def export_artifacts(self, destination_dir: str | Path) -> ArtifactExportResult:
@@ -207,15 +212,15 @@ class Run:
         """Write to_arrow()'s columns to a Parquet file, or with `rows_per_file` to a directory of them; a few rows in
         memory at a time, and nothing half-written at `path`."""
         host, run = self._runner.host, self._record()
-        return write_parquet(host, run, self._model(), path, rows_per_file=rows_per_file)
+        return write_parquet(host, run, self._model(), path, rows_per_file=rows_per_file, group=self._of_group)
 
     def iter_failures(self) -> Iterator[TextItemResult]:
         """The items that failed for good, in item order, a few in memory at a time; needs no model."""
-        return iter_failed_results(self._runner.host, self._record())
+        return iter_failed_results(self._runner.host, self._record(), group=self._of_group)
 
     def failures(self) -> Any:
         """A pyarrow.Table of the items that failed for good: id, class, message, attempts, raw error, metadata."""
-        return failures_table(self._runner.host, self._record())
+        return failures_table(self._runner.host, self._record(), group=self._of_group)
 
     def to_arrow(self) -> Any:
         """A pyarrow.Table with one row per terminal item: item_id, status, attempts, error, then the answer:
@@ -248,7 +253,7 @@ class Run:
 
     def estimate(self) -> RunEstimate:
         """Request files, tokens and cost of the input, as counted when the rows were read; renders nothing again."""
-        return run_estimate(self._runner.host, self._record())
+        return run_estimate(self._runner.host, self._record(), group=self._of_group)
 
     def tallies(self) -> dict[int, RunTally]:
         """Rows, attempts and tokens by group of rows, without a group under 0; one query, and no file is opened."""
@@ -274,7 +279,7 @@ class Run:
 
     def failure_counts(self) -> dict[str, int]:
         """Items that failed for good, by error class."""
-        return failure_counts(self._runner.host, self._record())
+        return failure_counts(self._runner.host, self._record(), group=self._of_group)
 
     def batches(self) -> list[BatchInfo]:
         """Every batch of the run as last seen, oldest first."""
@@ -304,7 +309,7 @@ class Run:
         return read_run(self._runner.host, self.run_id)
 
     def _results(self, *, raw: bool) -> Iterator[BatchResultItem]:
-        return iter_results(self._runner.host, self._record(), self._model(), raw=raw)
+        return iter_results(self._runner.host, self._record(), self._model(), raw=raw, group=self._of_group)
 
     def _model(self) -> Form:
         return self._runner.host.model_to_read(self._record())
