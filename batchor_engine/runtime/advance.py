@@ -122,7 +122,7 @@ def _ingest(host: Host, run: RunRecord, lease: Lease, stop: Stop) -> None:
     """Seal parts and send full batches in turn, until the source ends or something says stop."""
     job = host.job_of(run.run_id)
     assert job is not None
-    ingestion = Ingestion(host, run, lease, job, host.provider_of(run))
+    ingestion = Ingestion.of(host, run, lease, job, host.provider_of(run))
     work = submission(host, run, lease)
     polled, more = host.clock, True
     with Outbox(host) as outbox, seldom_collected():
@@ -140,6 +140,8 @@ def _ingest(host: Host, run: RunRecord, lease: Lease, stop: Stop) -> None:
             # A source or a prompt that fails says nothing against the batches that are on their way.
             outbox.finish(work)
             raise
+        finally:
+            ingestion.keep()
         if ingestion.finished:
             outbox.fill(work, partial=True, stop=stop)
         outbox.finish(work)

@@ -67,6 +67,8 @@ class Host:
     reached: Callable[[str], None] = field(default=lambda _name: None)
     # The batch that a poll asked for last by its id, by account and by whether a list page had shown it.
     asked_last: dict[tuple[str, bool], int] = field(default_factory=dict[tuple[str, bool], int])
+    # Readers of runs whose rows can be had only once, by run id.
+    unread: dict[str, object] = field(default_factory=dict[str, object])
     _artifacts: dict[str, ArtifactStore] = field(default_factory=dict[str, ArtifactStore])
     _providers: dict[str, BatchProvider] = field(default_factory=dict[str, BatchProvider])
     _jobs: dict[str, BatchJob[Any, Any]] = field(default_factory=dict[str, "BatchJob[Any, Any]"])
@@ -176,6 +178,7 @@ class Host:
         with self._lock:
             self._providers.pop(run_id, None)
             self._jobs.pop(run_id, None)
+            self.unread.pop(run_id, None)
         forget_unheld()
 
     def config_of(self, run: RunRecord) -> ProviderConfig:

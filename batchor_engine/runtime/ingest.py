@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from time import monotonic
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Self, cast
 
 from pydantic_core import from_json
 
@@ -74,6 +74,24 @@ class Ingestion:
         self._chars_per_token = self._policies.chunk.chars_per_token
         self._rows: Iterator[FedRow] = feed(run.run_id, job.items, run.ingest)
         self._held_over: tuple[FedRow, bytes, int] | None = None
+        self._is_behind_stored = True
+
+    @classmethod
+    def of(cls, host: Host, run: RunRecord, lease: Lease, job: BatchJob[Any, Any], provider: BatchProvider) -> Self:
+        """A new one; or, where rows are to be had only once, that of this process which stopped in their middle."""
+        kept = host.unread.pop(run.run_id, None)
+        if not isinstance(kept, cls) or kept._job is not job:
+            return cls(host, run, lease, job, provider)
+        if (kept._run.pk, kept._position) != (run.pk, run.ingest):
+            # Another worker has read on, from another source.
+            return cls(host, run, lease, job, provider)
+        kept._lease = lease
+        return kept
+
+    def keep(self) -> None:
+        """Leave an iterator that stands right behind the last stored row to whoever reads on in this process."""
+        if isinstance(self._job.items, Iterator) and self._is_behind_stored and not self.finished:
+            self._host.unread[self._run.run_id] = self
 
     @property
     def finished(self) -> bool:
@@ -84,12 +102,15 @@ class Ingestion:
 
         What the source or build_prompt raised comes out after the rows before it are stored.
         """
+        self._is_behind_stored = False
         try:
-            return self._seal_next(stop)
+            more = self._seal_next(stop)
         except _NothingWritten as nothing:
             # A slice that held no sendable row at all has no file.
             self._store(nothing.part, None)
-            return self._after(nothing.part)
+            more = self._after(nothing.part)
+        self._is_behind_stored = True
+        return more
 
     def _seal_next(self, stop: Callable[[], bool]) -> bool:
         with _new_part_files(self._artifacts, self._run.run_id) as (part_key, lines, sidecar):

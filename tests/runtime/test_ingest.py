@@ -215,6 +215,36 @@ def test_a_generator_runs_but_is_not_continued_in_the_middle(world: World) -> No
     assert len(world.runner().run_and_wait(world.job(rows()), run_id="whole").results()) == 6
 
 
+@pytest.mark.parametrize("kind", ["generator", "map", "list_iterator"])
+@pytest.mark.parametrize("why", ["quota", "deadline"])
+def test_an_iterator_that_a_pause_or_a_deadline_stopped_is_read_on_in_the_same_process(
+    world: World, kind: str, why: str
+) -> None:
+    rows: list[BatchItem[Any]] = [BatchItem(f"row-{n}", n) for n in range(9)]
+    if why == "quota":
+        world.fault("http_error", on="batches.create", status=429, code="insufficient_quota", nth=1)
+    job = world.job(ONE_SHOT[kind](rows), chunk_policy=ChunkPolicy(max_requests=2))
+    run = world.runner(max_transfers=1).start(job, run_id="stream", deadline=0 if why == "deadline" else None)
+    assert run.summary().total_items < 9
+    if why == "quota":
+        assert run.control_reason == "openai_insufficient_quota"
+        run.resume()
+    assert [result.item_id for result in run.wait().results()] == [row.item_id for row in rows]
+    assert world.stats()["paid_lines"] == 9
+
+
+def test_an_iterator_that_stopped_while_its_rows_were_stored_is_not_read_on(world: World) -> None:
+    rows = (BatchItem(f"row-{n}", n) for n in range(6))
+    runner, job = world.runner(), world.job(rows, chunk_policy=ChunkPolicy(max_requests=2))
+    CrashPoints({"ingest.part_written": 2}).install(runner)
+    with pytest.raises(CrashError):
+        runner.start(job, run_id="stream")
+    world.clock.advance(3600)
+    with pytest.raises(RunMismatchError, match="generator"):
+        runner.start(job, run_id="stream")
+    assert runner.cancel_run("stream").wait().summary().total_items == 2
+
+
 ONE_SHOT: dict[str, Callable[[list[BatchItem[Any]]], Iterator[BatchItem[Any]]]] = {
     "generator": lambda rows: (row for row in rows),
     "map": lambda rows: map(replace, rows),
