@@ -35,6 +35,8 @@ DELIVER = "deliver"
 LONGEST_PAUSE_SEC = 3600.0
 # Dagster writes the observations of a tick one by one; the rest is reported by the next ticks.
 MAX_OBSERVATIONS = 100
+# Dagster starts the runs of a tick one by one, too; what is left is asked for by the next ticks.
+MAX_REQUESTS = 100
 # Of how many runs that were cut while they were read the line of a tick names the way out.
 MAX_CUT_NAMED = 3
 
@@ -212,12 +214,16 @@ class Tick:
             return
         under_way = self.ledger.under_way()
         asked_for = self.ledger.asked_for(info for info, _, _ in due)
+        count = 0
         for info, reason, where in due:
+            if count >= MAX_REQUESTS:
+                return
             earlier = asked_for.get(info.run_id, [])
             if info.run_id not in under_way and self._may_ask(earlier):
                 places = self._places(info, where)
                 # One run is enough to go on with; what has ended is delivered wherever it belongs.
                 some = places if reason == DELIVER else places[:1]
+                count += len(some)
                 yield from (self._request(info, reason, len(earlier), one, alone=len(some) == 1) for one in some)
 
     def _places(self, info: RunInfo, slots: Sequence[Slot]) -> list[list[str]]:

@@ -126,6 +126,21 @@ def test_partitions_are_asked_for_one_by_one(shop: Shop) -> None:
     assert {event.partition for event in result.asset_events} == {DAY, NEXT_DAY}
 
 
+def test_a_tick_asks_for_few_runs_and_the_next_one_for_the_rest(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchor_dagster.tick.MAX_REQUESTS", 1)
+    defs = shop.definitions([tickets_asset(FOUR_ROWS, days), triage_assets(partitions_def=days)])
+    for day in (DAY, NEXT_DAY):
+        shop.materialize(defs, "tickets", "triage_batch", partition_key=day)
+    shop.sandbox.finish()
+    cursor, seen = None, set[str | None]()
+    while (result := shop.tick(defs, cursor)).run_requests:
+        (request,) = result.run_requests
+        assert shop.obey(defs, request).success
+        cursor, seen = result.cursor, seen | {request.partition_key}
+    assert seen == {DAY, NEXT_DAY}
+    assert shop.instance.get_materialized_partitions(dg.AssetKey("triage")) == seen
+
+
 def test_a_run_under_way_is_not_asked_for_again(shop: Shop) -> None:
     defs = submitted(shop)
     shop.sandbox.finish()
