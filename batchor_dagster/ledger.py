@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -77,12 +75,11 @@ class Ledger:
             for asset, partitions in by_asset.items():
                 latest.foresee(self.watch.keys[asset], partitions)
 
-    def wipes(self) -> str:
-        """A digest that changes when a watched asset is wiped, and once more when it shows something again."""
+    def wipes(self) -> dict[str, str]:
+        """When each watched asset was last wiped, "" for never; one that shows nothing since is not in it."""
         found = self.instance.get_asset_records(list(self.watch.keys.values()))
-        told = [(one.asset_entry.asset_key.to_user_string(), one.asset_entry.asset_details) for one in found]
-        when = sorted([name, str(details and details.last_wipe_timestamp)] for name, details in told)
-        return hashlib.sha256(json.dumps(when).encode()).hexdigest()[:16]
+        details = {one.asset_entry.asset_key.to_user_string(): one.asset_entry.asset_details for one in found}
+        return {name: str(one.last_wipe_timestamp or "") if one else "" for name, one in details.items()}
 
     def reported(self, slot: Slot) -> BatchorMetadataSet:
         """What the latest observation of an asset and partition says; an empty set without one."""

@@ -6,8 +6,8 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -55,27 +55,29 @@ Undelivered = tuple[RunInfo, list[Slot]]
 class Cursor:
     """A digest of what was reported last, and the age before which every ended run is known to be delivered.
 
-    `settled` is the fingerprint of those runs, so that one which was retried long after its end is noticed, and `wiped`
-    of what was wiped until then. Losing the cursor costs look-ups, never a report or a request.
+    `settled` is the fingerprint of those runs, so that one which was retried long after its end is noticed. `wiped` is
+    when assets were wiped last. Losing the cursor costs look-ups, never a report or a request.
     """
 
     seen: str = ""
     settled_until: float = 0.0
     settled: str = ""
-    wiped: str = ""
+    wiped: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @classmethod
     def read(cls, text: str | None) -> Cursor:
         try:
             stored = json.loads(text or "{}")
-            seen, settled, wiped = (str(stored.get(name, "")) for name in ("seen", "settled", "wiped"))
-            return cls(seen, float(stored.get("settled_until", 0.0)), settled, wiped)
+            seen, settled = (str(stored.get(name, "")) for name in ("seen", "settled"))
+            return cls(seen, float(stored.get("settled_until", 0.0)), settled, dict(stored.get("wiped", {})))
         except (ValueError, AttributeError, TypeError):
             return cls()
 
-    def unless(self, wiped: str) -> Cursor:
+    def unless(self, wiped: Mapping[str, str]) -> Cursor:
         """This cursor; once something more was wiped, one that takes nothing for reported or delivered."""
-        return self if wiped == self.wiped else Cursor(wiped=wiped)
+        gone = any(wiped.get(asset) != when for asset, when in self.wiped.items())
+        back = any(when for asset, when in wiped.items() if asset not in self.wiped)
+        return Cursor(wiped=wiped) if gone or back else replace(self, wiped=wiped)
 
     def write(self) -> str:
         return json.dumps(asdict(self))
@@ -138,7 +140,8 @@ class Tick:
         An account that refuses us turns the tick red only when there is nothing to hand to Dagster: red hands nothing.
         """
         refusal, trouble = self._poll()
-        before = Cursor.read(self.context.cursor).unless(self.ledger.wipes())
+        stored = Cursor.read(self.context.cursor)
+        before = stored.unless(self.ledger.wipes())
         history = History.read(self.runner, self.ledger.watch.keys, before)
         own = _own_slots([*history.working, *history.ended])
         self.ledger.foresee(ended=(slot for info in history.ended for slot in own.get(info.run_id, ())))
@@ -149,8 +152,8 @@ class Tick:
         told = {info.run_id: self._progress(info, own) for info in flying}
         observations, seen = self._observations(flying, told, own, before.seen)
         until = min([settled_until, *(_age(info) for info, _ in undelivered), *history.open_since()])
-        cursor = Cursor(seen, until, history.settled_at(until), before.wiped).write()
-        if refusal is not None and not requests and not observations and cursor == self.context.cursor:
+        cursor = Cursor(seen, until, history.settled_at(until), before.wiped)
+        if refusal is not None and not requests and not observations and replace(cursor, wiped=stored.wiped) == stored:
             raise refusal
         nobodys = orphans(history.others, self.context.repository_def)
         line = _progress_line(flying, told, nobodys, self.ledger.watch.resource_key)
@@ -158,7 +161,7 @@ class Tick:
             run_requests=requests,
             skip_reason=None if requests else trouble + line,
             asset_events=observations,
-            cursor=cursor,
+            cursor=cursor.write(),
         )
 
     def _poll(self) -> tuple[Exception | None, str]:

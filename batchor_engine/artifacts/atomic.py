@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import secrets
+import stat
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,8 +99,10 @@ def make_directory(folder: Path) -> None:
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=_DIRECTORY_MODE)
         sync_directory(folder.parent)
-    if not folder.is_dir() and folder.exists():
-        raise NotADirectoryError(errno.ENOTDIR, "a file is in the place of a folder", str(folder))
+    # One look: between two of them somebody may remove the folder, and another make it again.
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISDIR(folder.stat().st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, "a file is in the place of a folder", str(folder))
 
 
 def sync_directory(folder: Path) -> None:
