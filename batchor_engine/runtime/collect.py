@@ -42,7 +42,7 @@ from batchor_engine.runtime.garbage import seldom_collected
 from batchor_engine.runtime.hold import held
 from batchor_engine.runtime.host import Host, policies_of
 from batchor_engine.runtime.refusals import as_remote, refusals
-from batchor_engine.runtime.segments import write_segment
+from batchor_engine.runtime.segments import unless_refused, write_segment
 from batchor_engine.runtime.sidecar import with_metadata
 from batchor_engine.runtime.transfers import Line
 from batchor_engine.states import BatchState, ItemStatus
@@ -198,21 +198,22 @@ def _apply(found: Fetched, rest: Unanswered, failure: BatchFailure | None) -> No
         work.artifacts.remove(segment.key)
     kept = work.policies.artifact.persist_raw_output_artifacts
     output_key, error_key = raw_keys(work)
-    store.settle(
-        run.pk,
-        work.lease,
-        Settlement(
-            batch=batch.pk,
-            target=BatchState.LOST if found.gone and not (output or error) else BatchState.COLLECTED,
-            segment=segment if segment.totals.rows else None,
-            completed=tally.completed,
-            moves=tuple(tally.moves),
-            backoff=_run_backoff(work, failure, tally),
-            output_key=output_key if kept and output else None,
-            error_key=error_key if kept and error else None,
-            pause_reason=QUOTA if failure and failure.error_class == QUOTA else None,
-        ),
-    )
+    with unless_refused(work.artifacts, segment.key):
+        store.settle(
+            run.pk,
+            work.lease,
+            Settlement(
+                batch=batch.pk,
+                target=BatchState.LOST if found.gone and not (output or error) else BatchState.COLLECTED,
+                segment=segment if segment.totals.rows else None,
+                completed=tally.completed,
+                moves=tuple(tally.moves),
+                backoff=_run_backoff(work, failure, tally),
+                output_key=output_key if kept and output else None,
+                error_key=error_key if kept and error else None,
+                pause_reason=QUOTA if failure and failure.error_class == QUOTA else None,
+            ),
+        )
     work.host.reached("collect.settled")
     _learn(work, failure)
     if failure and batch.input_file_id:

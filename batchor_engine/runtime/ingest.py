@@ -22,14 +22,13 @@ from batchor_engine.core.records import IngestPosition, ItemRow, Lease, NewItem,
 from batchor_engine.core.segment import SegmentRow
 from batchor_engine.core.tokens import ratio_tokens
 from batchor_engine.core.types import BatchRequestLine
-from batchor_engine.errors import BatchorError
 from batchor_engine.job import BatchJob
 from batchor_engine.models import JSONValue
 from batchor_engine.ports.providers import BatchProvider
 from batchor_engine.runtime.feed import FedRow, feed
 from batchor_engine.runtime.host import Host, RunPolicies, policies_of
 from batchor_engine.runtime.render import render_row
-from batchor_engine.runtime.segments import failed_row, write_segment
+from batchor_engine.runtime.segments import failed_row, unless_refused, write_segment
 from batchor_engine.runtime.sidecar import sidecar_line
 from batchor_engine.states import ItemStatus
 
@@ -197,7 +196,8 @@ class Ingestion:
         if not part.items and part.error is not None:
             return
         self._host.reached("ingest.part_written")
-        try:
+        written = part_key, part_key and keys.sidecar_key(part_key), failures and failures.key
+        with unless_refused(self._artifacts, *written):
             self._host.store.append_part(
                 self._run.pk,
                 self._lease,
@@ -206,18 +206,9 @@ class Ingestion:
                 position=part.position,
                 failures=failures,
             )
-        except BatchorError:
-            self._remove_files(part_key, failures)
-            raise
         self._host.reached("ingest.part_stored")
         self._position = part.position
         self._tell(part)
-
-    def _remove_files(self, part_key: str | None, failures: NewSegment | None) -> None:
-        """Nothing points to files whose transaction was refused."""
-        for key in (part_key, part_key and keys.sidecar_key(part_key), failures and failures.key):
-            if key:
-                self._artifacts.remove(key)
 
     def _tell(self, part: _Part) -> None:
         if not part.items:

@@ -1,16 +1,18 @@
-"""Writing a result segment into a run's artifacts."""
+"""Writing a result segment into a run's artifacts, and taking back what the store refused to point to."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 
 from batchor_engine.artifacts import keys
 from batchor_engine.core.records import ItemRow, NewSegment
 from batchor_engine.core.segment import SegmentRow
+from batchor_engine.errors import DuplicateItemError, LeaseLostError
 from batchor_engine.ports.artifacts import ArtifactStore
 from batchor_engine.results.segments import SegmentWriter
-from batchor_engine.states import ItemStatus
+from batchor_engine.states import IllegalTransitionError, ItemStatus
 
 
 def write_segment(artifacts: ArtifactStore, run_id: str, rows: Iterable[SegmentRow]) -> NewSegment:
@@ -21,6 +23,20 @@ def write_segment(artifacts: ArtifactStore, run_id: str, rows: Iterable[SegmentR
             writer.extend(rows)
         size = path.stat().st_size
     return NewSegment(key=key, bytes=size, totals=writer.totals)
+
+
+@contextmanager
+def unless_refused(artifacts: ArtifactStore, *written: str | None) -> Generator[None]:
+    """Store what points to new files; they are removed where the store says that it was not written.
+
+    A late worker's would stay for ever once the run is over and swept. After any other error they may be pointed to.
+    """
+    try:
+        yield
+    except (LeaseLostError, DuplicateItemError, IllegalTransitionError):
+        for key in filter(None, written):
+            artifacts.remove(key)
+        raise
 
 
 def failed_row(row: ItemRow, *, error_class: str, message: str, metadata_json: str | None) -> SegmentRow:

@@ -23,7 +23,7 @@ from batchor_engine.ports.providers import BatchProvider
 from batchor_engine.ports.state import StateStore, iter_items
 from batchor_engine.runtime.host import Host, RunPolicies, pause_for, policies_of
 from batchor_engine.runtime.refusals import Refusal, last_word
-from batchor_engine.runtime.segments import failed_row, write_segment
+from batchor_engine.runtime.segments import failed_row, unless_refused, write_segment
 from batchor_engine.runtime.sidecar import with_metadata
 from batchor_engine.runtime.staging import staged
 from batchor_engine.runtime.twins import cancel_twins
@@ -352,7 +352,8 @@ def _fail(work: Submission, rows: list[ItemRow], error_class: str, message: str)
         for row, metadata in with_metadata(artifacts, parts, iter(rows))
     )
     segment = write_segment(artifacts, work.run.run_id, final)
-    failed = work.store.fail_open_items(work.run.pk, work.lease, [row.item_index for row in rows], segment)
+    with unless_refused(artifacts, segment.key):
+        failed = work.store.fail_open_items(work.run.pk, work.lease, [row.item_index for row in rows], segment)
     work.host.emit(work.run, "items_failed", failed_item_count=failed, error_class_counts={error_class: failed})
 
 
