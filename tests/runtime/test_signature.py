@@ -147,3 +147,22 @@ def test_nothing_is_swept_in_a_folder_that_another_store_has_signed(world: World
     assert (finding.check, "/there/dev.sqlite3" in finding.message) == ("shared_folder", True)
     prod.delete_run("daily")
     assert set(keys(root)) == foreign
+
+
+def test_a_death_while_an_empty_run_is_taken_back_does_not_close_its_folder(
+    world: World, runner_of: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_item: Any) -> PromptParts:
+        raise KeyError("body")
+
+    dying = runner_of("prod")
+    discard = dying.storage.discard_empty_run
+
+    def dies(*args: Any) -> bool:
+        discard(*args)
+        raise CrashError("discarded")
+
+    monkeypatch.setattr(dying.storage, "discard_empty_run", dies)
+    with pytest.raises(CrashError):
+        dying.start(world.job(1, build_prompt=fail), run_id="daily")
+    assert len(runner_of("prod").run_and_wait(world.job(3), run_id="daily").results()) == 3
