@@ -18,6 +18,8 @@ from batchor_engine.states import ItemStatus
 
 # A row that was sent this often without ever being tried is not going to be.
 MAX_UNCOUNTED = 10
+# A line that is missing once is no fault of the row, even where a policy wants no second attempt.
+_FEWEST_SENT = 3
 BATCH_COMPLETED = "completed"
 BATCH_FAILED = "failed"
 BATCH_ENDED_EARLY = "batch_terminal_"
@@ -130,7 +132,7 @@ def _unanswered(rest: Unanswered, row: ItemRow, line: int, policy: RetryPolicy, 
         return _without_line(ItemStatus.FAILED_PERMANENT, row, row.uncounted, failure)
     uncounted = row.uncounted + (1 if rest.weighs else 0)
     # A batch that was worked through may have been paid for every row, whatever its files say.
-    cap = min(policy.max_attempts, MAX_UNCOUNTED) if rest.row_waits else MAX_UNCOUNTED
+    cap = min(max(policy.max_attempts, _FEWEST_SENT), MAX_UNCOUNTED) if rest.row_waits else MAX_UNCOUNTED
     again = rest.curable and uncounted < cap
     failure = ItemFailure(rest.error_class, rest.message, again)
     if not again:

@@ -71,8 +71,8 @@ def test_a_row_that_never_gets_a_line_fails_at_a_cap(world: World) -> None:
     assert run.results()[2].attempt_count == 0
 
 
-@pytest.mark.parametrize(("allowed", "sent"), [(1, 1), (50, 10)])
-def test_a_row_without_a_readable_line_is_paid_as_often_as_its_policy_allows_and_ten_times_at_most(
+@pytest.mark.parametrize(("allowed", "sent"), [(1, 3), (5, 5), (50, 10)])
+def test_a_row_without_a_readable_line_is_paid_as_often_as_its_policy_allows_but_three_to_ten_times(
     world: World, allowed: int, sent: int
 ) -> None:
     world.fault("garbage_line", times=None)
