@@ -75,7 +75,7 @@ def test_a_process_stopped_past_its_lease_and_continued_leaves_one_batch_of_its_
         assert sleeper.await_ready()
         await_stopped(sleeper)
         other = Process(options(sandbox, place))
-        await_second_submission(sandbox, place)
+        await_second_submission(sandbox, place, other)
         os.kill(sleeper.pid, signal.SIGCONT)
         ends = [process.end() for process in (other, sleeper)]
     finally:
@@ -87,11 +87,12 @@ def test_a_process_stopped_past_its_lease_and_continued_leaves_one_batch_of_its_
     assert problems(sandbox, place) == []
 
 
-def await_second_submission(sandbox: SandboxServer, place: dict[str, str]) -> None:
+def await_second_submission(sandbox: SandboxServer, place: dict[str, str], other: Process) -> None:
     """Until the other process has taken over and sent the batch in which the sleeper stopped."""
     runner = runner_for(**place, base_url=sandbox.base_url)
     deadline = time.monotonic() + PATIENCE_SEC
     while sum(batch.provider_batch_id is not None for batch in runner.storage.batches()) < 2:
+        assert other.running, other.end()
         assert time.monotonic() < deadline, "nobody took over"
         time.sleep(0.02)
     runner.close()
