@@ -43,7 +43,7 @@ MUTANTS = (
         "no note before create", 1, "runtime/submit.py",
         "work.store.note_batch(batch, work.lease, create_at=begun)",
         "pass",
-        DEATH,
+        LATE,
     ),
     mutant(
         "blind re-create instead of adoption", 1, "runtime/recover.py",
