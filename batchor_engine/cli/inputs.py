@@ -5,6 +5,7 @@ Law: a template or a file name that can never be right is wrong usage; what a fi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,10 @@ def open_inputs(
     paths: Sequence[Path], id_field: str, template: PromptTemplate, encoding: str
 ) -> CheckpointedItemSource[Any]:
     """The files as one source; CommandError where one lacks a column."""
+    given = Counter(path.resolve() for path in paths)
     for path in paths:
         _require_file(path)
-        if [other.resolve() for other in paths].count(path.resolve()) > 1:
+        if given[path.resolve()] > 1:
             raise typer.BadParameter(f"{path} is given twice, and would be paid twice", param_hint="'--input'")
         if path.suffix.lower() not in ITEM_FILE_SUFFIXES:
             raise typer.BadParameter(f"{path} is none of {', '.join(ITEM_FILE_SUFFIXES)}", param_hint="'--input'")

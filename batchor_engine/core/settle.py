@@ -1,7 +1,7 @@
 """What an outcome does to its row.
 
 Law: every path ends. Counted failures end at the policy's attempts, uncounted ones at a cap of their own, and rows that
-were done and have no line at whichever is less: each time may have been paid.
+were done and have no line at the policy's attempts, within bounds of ours: each time may have been paid.
 """
 
 from __future__ import annotations

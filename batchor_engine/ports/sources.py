@@ -47,6 +47,10 @@ class RepeatedId:
     second: int
     part: str = ""
 
+    def within(self, part: str, item_id: str) -> RepeatedId:
+        """The same as a source tells it that holds this one as its `part`, under the id that the item has there."""
+        return RepeatedId(item_id, self.first, self.second, f"{self.part} of {part}" if self.part else part)
+
 
 class ItemSource(ABC, Generic[PayloadT]):
     """A stream of items; without a checkpoint it cannot be resumed in the middle."""

@@ -79,13 +79,11 @@ class Ingestion:
     def of(cls, host: Host, run: RunRecord, lease: Lease, job: BatchJob[Any, Any], provider: BatchProvider) -> Self:
         """A new one; or, where rows are to be had only once, that of this process which stopped in their middle."""
         kept = host.unread.pop(run.run_id, None)
-        if not isinstance(kept, cls) or kept._job is not job:
-            return cls(host, run, lease, job, provider)
-        if (kept._run.pk, kept._position) != (run.pk, run.ingest):
-            # Another worker has read on, from another source.
-            return cls(host, run, lease, job, provider)
-        kept._lease = lease
-        return kept
+        # Where the position differs, another worker has read on, from another source.
+        if isinstance(kept, cls) and kept._job is job and (kept._run.pk, kept._position) == (run.pk, run.ingest):
+            kept._lease = lease
+            return kept
+        return cls(host, run, lease, job, provider)
 
     def keep(self) -> None:
         """Leave an iterator that stands right behind the last stored row to whoever reads on in this process."""

@@ -17,9 +17,9 @@ from batchor_engine.errors import ProviderError, ProviderErrorKind
 from batchor_engine.models import PollReport
 from batchor_engine.ports.providers import BatchProvider
 from batchor_engine.runtime.host import Host
-from batchor_engine.runtime.submit import budget_of, has_room
+from batchor_engine.runtime.submit import budget_of, could_send, has_room
 from batchor_engine.runtime.twins import cancel_twins
-from batchor_engine.states import BatchState, ItemStatus, RunControlState
+from batchor_engine.states import BatchState, RunControlState
 
 # Batches that no list page showed are asked for one by one, this many a poll, each in its turn.
 _SINGLES = 10
@@ -79,8 +79,7 @@ def _runs_of(host: Host, run_ids: set[str], read: RunRecord | None) -> dict[str,
 
 def _in_the_way(host: Host, run: RunRecord) -> list[BatchRecord]:
     """The batches of other runs at the provider that use up a budget for which this run waits."""
-    could_send = run.control is RunControlState.RUNNING and run.backoff.until <= host.clock
-    if not could_send or not run.counts[ItemStatus.PENDING] or has_room(host, run):
+    if not could_send(run, host.clock) or has_room(host, run):
         return []
     scope = budget_of(host, run).scope
     away = host.store.batches(states={BatchState.SUBMITTED})

@@ -24,10 +24,11 @@ def clean_remote(host: Host, run: RunRecord, policy: RemoteCleanup = RemoteClean
         return 0
     provider = host.provider_of(run)
     provider.check_ready()
-    strange = [batch for batch in doomed if batch.account != provider.account_label]
-    deleted = sum(_clean(host, provider, batch, policy) for batch in doomed if batch not in strange)
-    if strange:
-        raise OtherAccountError(run.run_id, strange[0].account, provider.account_label)
+    own = provider.account_label
+    deleted = sum(_clean(host, provider, batch, policy) for batch in doomed if batch.account == own)
+    for batch in doomed:
+        if batch.account != own:
+            raise OtherAccountError(run.run_id, batch.account, own)
     return deleted
 
 

@@ -76,9 +76,13 @@ def next_intent(work: Submission, *, partial: bool, stop: Callable[[], bool]) ->
 
 def _may_submit(work: Submission) -> bool:
     run = work.store.run(work.run.run_id)
-    if run is None or run.control is not RunControlState.RUNNING:
-        return False
-    return run.backoff.until <= work.host.clock and run.counts[ItemStatus.PENDING] > 0
+    return run is not None and could_send(run, work.host.clock)
+
+
+def could_send(run: RunRecord, now: float) -> bool:
+    """Whether a run has rows to send, and neither its control nor its back-off keeps them here."""
+    running = run.control is RunControlState.RUNNING
+    return running and run.backoff.until <= now and run.counts[ItemStatus.PENDING] > 0
 
 
 def _refused_before(work: Submission, packed: Packed) -> Refusal | None:

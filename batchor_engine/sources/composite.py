@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from batchor_engine.models import LINEAGE_KEY, BatchItem, JSONObject, JSONValue
@@ -30,9 +30,7 @@ class CompositeItemSource(CheckpointedItemSource[Any]):
     def repeated_id(self) -> RepeatedId | None:
         for position, source in enumerate(self.sources):
             if (found := source.repeated_id()) is not None:
-                part = f"{found.part} of " if found.part else ""
-                item_id = f"{_namespace(position, source)}__{found.item_id}"
-                return replace(found, item_id=item_id, part=f"{part}source {position + 1}")
+                return found.within(f"source {position + 1}", f"{_namespace(position, source)}__{found.item_id}")
         return None
 
     def initial_checkpoint(self) -> JSONValue:

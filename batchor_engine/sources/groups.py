@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, cast
 
 from batchor_engine.core.groups import id_in_group, in_group
@@ -95,8 +95,7 @@ class _GroupedRows(ItemSource[Any]):
 def _repeated_in(groups: Mapping[int, BatchItems[Any]]) -> RepeatedId | None:
     for number, items in groups.items():
         if (found := repeated_id(items)) is not None:
-            part = f"{found.part} of " if found.part else ""
-            return replace(found, item_id=id_in_group(found.item_id, number), part=f"{part}group {number}")
+            return found.within(f"group {number}", id_in_group(found.item_id, number))
     return None
 
 
