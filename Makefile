@@ -8,7 +8,8 @@
 #   make test-oldest Dagster's tests on the oldest Dagster that is supported, in a .venv-oldest of its own
 
 PYTHON ?= python3
-JOBS ?= 2
+# One more than the two cores of a small machine: much of a test is waiting for processes and servers.
+JOBS ?= 3
 BIN := .venv/bin
 OLDEST := .venv-oldest/bin
 # What of Dagster's tests is run there, too: each asset, sensor, job and page of Dagster once.

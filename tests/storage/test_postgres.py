@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import traceback
+import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -230,12 +231,17 @@ def test_a_server_that_was_never_there_is_told_at_once() -> None:
         store.create_run(NEW)
 
 
-def test_a_closed_connection_is_replaced(store: PostgresStorage) -> None:
-    store.create_run(NEW)
-    with closing(psycopg.connect(postgres_dsn(), autocommit=True)) as admin:
+def test_a_closed_connection_is_replaced(url: str) -> None:
+    """Only this store's sessions are closed, known by a name of their own: the server is others' too."""
+    mine = uuid.uuid4().hex
+    query = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = %s"
+    with (
+        closing(open_url(f"{url}&application_name={mine}")) as store,
+        closing(psycopg.connect(postgres_dsn(), autocommit=True)) as admin,
+    ):
+        store.create_run(NEW)
         for act in (lambda: store.run("r"), lambda: store.set_control("r", RunControlState.PAUSED, reason="x")):
-            query = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'batchor'"
-            assert admin.execute(query).fetchone() != (0,)
+            assert admin.execute(query, [mine]).fetchone() != (0,)
             assert act() is not None
 
 
