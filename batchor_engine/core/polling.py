@@ -20,14 +20,13 @@ _TWIN_SEC = 900.0
 
 def observation(batch: BatchRecord, remote: BatchRemoteRecord) -> Observation:
     """What a remote record says of our batch; counts it does not give stay as they were."""
-    status = str(remote.get("status") or "unknown")
-    counts: Any = remote.get("request_counts") or {}
+    status, completed, failed = _progress(batch, remote)
     return Observation(
         batch=batch.pk,
         remote_status=status,
         ended=status in LAST_WORDS,
-        completed=_count(counts.get("completed"), batch.remote_completed),
-        failed=_count(counts.get("failed"), batch.remote_failed),
+        completed=completed,
+        failed=failed,
         # Some servers say "" where there is no file.
         output_file_id=remote.get("output_file_id") or None,
         error_file_id=remote.get("error_file_id") or None,
@@ -36,10 +35,25 @@ def observation(batch: BatchRecord, remote: BatchRemoteRecord) -> Observation:
     )
 
 
-def is_news(batch: BatchRecord, seen: Observation) -> bool:
-    """Whether an observation says more than is stored; a poll that saw nothing new writes nothing."""
-    stored = (batch.remote_status, batch.remote_completed, batch.remote_failed)
-    return seen.ended or stored != (seen.remote_status, seen.completed, seen.failed)
+def is_news(batch: BatchRecord, remote: BatchRemoteRecord) -> bool:
+    """Whether a remote record says more than is stored; a poll that saw nothing new writes nothing."""
+    seen = _progress(batch, remote)
+    return seen[0] in LAST_WORDS or seen != (batch.remote_status, batch.remote_completed, batch.remote_failed)
+
+
+def _progress(batch: BatchRecord, remote: BatchRemoteRecord) -> tuple[str, int, int]:
+    """Status, and rows completed and failed; counts that are not given stay as they were."""
+    counts: Any = remote.get("request_counts") or {}
+    completed, failed = counts.get("completed"), counts.get("failed")
+    return (
+        status_of(remote),
+        completed if _is_count(completed) else batch.remote_completed,
+        failed if _is_count(failed) else batch.remote_failed,
+    )
+
+
+def status_of(remote: BatchRemoteRecord) -> str:
+    return str(remote.get("status") or "unknown")
 
 
 def max_pages(active: int) -> int:
@@ -72,5 +86,5 @@ def cadence_sec(interval: float, youngest_age: float | None) -> float:
     return interval if youngest_age is None else max(interval, min(youngest_age / 50.0, _SLOWEST_SEC))
 
 
-def _count(value: object, before: int) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else before
+def _is_count(value: object) -> bool:
+    return type(value) is int

@@ -11,8 +11,9 @@ from itertools import groupby
 from operator import attrgetter
 
 from batchor_engine.core.backoff import CONTROL_PLANE_TRANSIENT
-from batchor_engine.core.polling import PAGE_SIZE, by_list, in_turn, is_news, max_pages, observation
-from batchor_engine.core.records import BatchRecord, Observation, RunRecord
+from batchor_engine.core.polling import PAGE_SIZE, by_list, in_turn, is_news, max_pages, observation, status_of
+from batchor_engine.core.records import BatchRecord, RunRecord
+from batchor_engine.core.types import BatchRemoteRecord
 from batchor_engine.errors import ProviderError, ProviderErrorKind
 from batchor_engine.models import PollReport
 from batchor_engine.ports.providers import BatchProvider
@@ -135,7 +136,7 @@ class _Look:
             self._calls += 1
             page = provider.list_batches(after=after, limit=PAGE_SIZE)
             found = [(unseen.pop(remote["id"]), remote) for remote in page.records if remote["id"] in unseen]
-            self._record([observation(batch, remote) for batch, remote in found], [batch for batch, _ in found])
+            self._record(found)
             cancel_twins(self._host, provider, page.records, away)
             if page.next_after is None:
                 return
@@ -145,13 +146,13 @@ class _Look:
         """Ask for one listed batch by its id, each in its turn: a list may lag behind, on some servers for ever."""
         active = [batch for batch in batches if batch.pk not in self._over]
         for batch in self._next(account, active, 1, listed=True):
-            if (seen := self._ask(provider, batch)) is not None:
-                self._ended += len(self._host.store.observe([seen] if is_news(batch, seen) else []))
+            if (remote := self._ask(provider, batch)) is not None:
+                self._write([(batch, remote)])
 
     def _one_by_one(self, provider: BatchProvider, account: str, unseen: dict[str, BatchRecord]) -> None:
         for batch in self._next(account, unseen.values(), _SINGLES, listed=False):
-            if (seen := self._ask(provider, batch)) is not None:
-                self._record([seen], [batch])
+            if (remote := self._ask(provider, batch)) is not None:
+                self._record([(batch, remote)])
                 del unseen[str(batch.provider_batch_id)]
         self._complete = self._complete and not unseen
 
@@ -166,28 +167,31 @@ class _Look:
             turns[turn] = batch.pk
             yield batch
 
-    def _ask(self, provider: BatchProvider, batch: BatchRecord) -> Observation | None:
+    def _ask(self, provider: BatchProvider, batch: BatchRecord) -> BatchRemoteRecord | None:
         """What the provider says of one batch; None, and the others go on, where it fails for this one alone."""
         self._calls += 1
         try:
-            return observation(batch, provider.get_batch(str(batch.provider_batch_id)))
+            return provider.get_batch(str(batch.provider_batch_id))
         except ProviderError as error:
             if error.kind in _OF_ACCOUNT:
                 raise
             self._miss([batch], error.message)
             return None
 
-    def _record(self, seen: list[Observation], batches: list[BatchRecord]) -> None:
-        self._seen += len(seen)
-        news = [one for one, batch in zip(seen, batches, strict=True) if is_news(batch, one)]
-        self._over |= {one.batch for one in seen if one.ended}
-        self._ended += len(self._host.store.observe(news))
+    def _record(self, found: list[tuple[BatchRecord, BatchRemoteRecord]]) -> None:
+        self._seen += len(found)
+        self._write(found)
         if not self._host.is_heard:
             return
-        for one, batch in zip(seen, batches, strict=True):
+        for batch, remote in found:
             self._host.emit(
-                batch.run_id, "batch_polled", provider_batch_id=batch.provider_batch_id, status=one.remote_status
+                batch.run_id, "batch_polled", provider_batch_id=batch.provider_batch_id, status=status_of(remote)
             )
+
+    def _write(self, found: list[tuple[BatchRecord, BatchRemoteRecord]]) -> None:
+        news = [observation(batch, remote) for batch, remote in found if is_news(batch, remote)]
+        self._over |= {one.batch for one in news if one.ended}
+        self._ended += len(self._host.store.observe(news))
 
     def _miss(self, batches: Sequence[BatchRecord], why: str) -> None:
         self._complete = False
