@@ -1,7 +1,8 @@
 """What an outcome does to its row.
 
 Law: every path ends. Counted failures end at the policy's attempts, uncounted ones at a cap of their own, and rows that
-were done and have no line at the policy's attempts, within bounds of ours: each time may have been paid.
+were done and have no line at the policy's attempts, within bounds of ours: each time may have been paid. No count ends
+what another one has to end.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from batchor_engine.states import ItemStatus
 MAX_UNCOUNTED = 10
 # A line that is missing once is no fault of the row, even where a policy wants no second attempt.
 _FEWEST_SENT = 3
+# A row's uncounted tries are one number, whose hundreds are the lines that were missing.
+_MISSING = 100
 BATCH_COMPLETED = "completed"
 BATCH_FAILED = "failed"
 BATCH_ENDED_EARLY = "batch_terminal_"
@@ -112,7 +115,7 @@ def settle(outcome: Outcome, row: ItemRow, line: int, policy: RetryPolicy, now: 
 def _rejected(outcome: Rejection, row: ItemRow, policy: RetryPolicy, now: float) -> Verdict:
     attempts = row.attempts + (1 if outcome.counts else 0)
     uncounted = row.uncounted + (0 if outcome.counts else 1)
-    left = attempts - row.granted < policy.max_attempts if outcome.counts else uncounted < MAX_UNCOUNTED
+    left = attempts - row.granted < policy.max_attempts if outcome.counts else uncounted % _MISSING < MAX_UNCOUNTED
     again = outcome.curable and left
     failure = ItemFailure(outcome.error_class, outcome.message, again, outcome.raw_error)
     kept = (outcome.text, failure, outcome.usage, outcome.ref)
@@ -121,7 +124,7 @@ def _rejected(outcome: Rejection, row: ItemRow, policy: RetryPolicy, now: float)
     if outcome.error_class.startswith(BATCH_ENDED_EARLY):
         # The run waits for the provider, not the row.
         return Verdict(ItemStatus.PENDING, attempts, uncounted, None, *kept)
-    failures = attempts - row.granted if outcome.counts else uncounted
+    failures = attempts - row.granted if outcome.counts else uncounted % _MISSING
     wait = max(delay_sec(failures, policy), outcome.retry_after_sec or 0.0)
     return Verdict(ItemStatus.FAILED_RETRYABLE, attempts, uncounted, now + wait, *kept)
 
@@ -130,15 +133,17 @@ def _unanswered(rest: Unanswered, row: ItemRow, line: int, policy: RetryPolicy, 
     if line in rest.pinned:
         failure = ItemFailure(BATCH_VALIDATION_FAILED, rest.pinned[line], retryable=False)
         return _without_line(ItemStatus.FAILED_PERMANENT, row, row.uncounted, failure)
-    uncounted = row.uncounted + (1 if rest.weighs else 0)
+    missed = _MISSING if rest.row_waits else 1
+    uncounted = row.uncounted + (missed if rest.weighs else 0)
+    missing, others = divmod(uncounted, _MISSING)
     # A batch that was worked through may have been paid for every row, whatever its files say.
-    cap = min(max(policy.max_attempts, _FEWEST_SENT), MAX_UNCOUNTED) if rest.row_waits else MAX_UNCOUNTED
-    again = rest.curable and uncounted < cap
+    cap = min(max(policy.max_attempts, _FEWEST_SENT), MAX_UNCOUNTED)
+    again = rest.curable and missing < cap and others < MAX_UNCOUNTED
     failure = ItemFailure(rest.error_class, rest.message, again)
     if not again:
         return _without_line(ItemStatus.FAILED_PERMANENT, row, uncounted, failure)
     if rest.row_waits:
-        return _without_line(ItemStatus.FAILED_RETRYABLE, row, uncounted, failure, now + delay_sec(uncounted, policy))
+        return _without_line(ItemStatus.FAILED_RETRYABLE, row, uncounted, failure, now + delay_sec(missing, policy))
     return _without_line(ItemStatus.PENDING, row, uncounted, failure)
 
 

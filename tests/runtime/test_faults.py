@@ -81,6 +81,17 @@ def test_a_row_without_a_readable_line_is_paid_as_often_as_its_policy_allows_but
     assert world.stats()["paid_lines"] == sent
 
 
+@pytest.mark.parametrize(("early", "missing", "answered"), [(2, 1, True), (9, 2, True), (2, 3, False)])
+def test_batches_that_ended_early_leave_a_row_as_many_missing_lines_as_before(
+    world: World, early: int, missing: int, answered: bool
+) -> None:
+    world.fault("expire", at=0, times=early)
+    world.fault("garbage_line", nth=early + 1, times=missing)
+    run = world.runner().run_and_wait(world.job(1))
+    assert run.failure_counts() == ({} if answered else {"batch_output_missing_row": 1})
+    assert world.stats()["paid_lines"] == missing + answered
+
+
 @pytest.mark.parametrize(
     ("kind", "error_class"),
     [
