@@ -333,10 +333,17 @@ class Lease:
 class ScopeRecord:
     """Tokens enqueued by all runs of one provider, account and model, and the limit the provider taught us.
 
-    `scale` (0 to 1) is how far the limits are lowered because our token counts turned out too low.
+    `scale` (0 to 1) is how far the limits are lowered because our token counts turned out too low. `lapsed` is what of
+    `reserved` has run out and is given back by the next claim.
     """
 
     name: str
     reserved: int
     learned_limit: int | None
     scale: float = 1.0
+    lapsed: int = 0
+
+    @property
+    def in_use(self) -> int:
+        """The tokens that a claim made now would find taken."""
+        return self.reserved - self.lapsed

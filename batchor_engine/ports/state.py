@@ -225,7 +225,7 @@ class StateStore(ABC):
 
     @abstractmethod
     def waiting_runs(self) -> list[RunRecord]:
-        """Runs that could send rows now and have a place in the queue for a budget."""
+        """Runs that could send rows now and were refused budget when they last asked, however long ago."""
 
     @abstractmethod
     def keep_places(self, run_pks: Collection[int]) -> None:

@@ -45,16 +45,23 @@ def poll(
 ) -> PollReport:
     """Look at the active batches of one run as just read, or of all; those of paused runs only with `paused_too`.
 
-    A run that waits for budget also looks at the batches that hold it, whose own run may be paused or have no worker.
+    Where a run waits for budget, the batches that hold it are looked at, too, whose own run may be paused or have no
+    worker.
     A key that is missing or refused, or a config that makes no client, is raised once every account was looked at.
     """
     look = _Look(host, stop)
     batches = host.store.batches(run_pk=None if run is None else run.pk, states={BatchState.SUBMITTED})
-    in_the_way = [] if run is None else _in_the_way(host, run)
     runs = _runs_of(host, {batch.run_id for batch in batches}, run)
     watched = {run_id for run_id, found in runs.items() if _is_watched(found, paused_too)}
+    wanted = [batch for batch in batches if batch.run_id in watched]
+    if run is not None:
+        wanted += _in_the_way(host, run)
+    elif left := [batch for batch in batches if batch.run_id not in watched]:
+        for batch, waiting in _left_in_the_way(host, left):
+            wanted.append(batch)
+            # Whoever waits for the budget is of the account, and has a worker that can speak for it.
+            runs[batch.run_id] = waiting
     by_account = attrgetter("account")
-    wanted = [*(batch for batch in batches if batch.run_id in watched), *in_the_way]
     for account, members in groupby(sorted(wanted, key=by_account), by_account):
         if not stop():
             of_account = list(members)
@@ -78,13 +85,24 @@ def _runs_of(host: Host, run_ids: set[str], read: RunRecord | None) -> dict[str,
     return found
 
 
-def _in_the_way(host: Host, run: RunRecord) -> list[BatchRecord]:
-    """The batches of other runs at the provider that use up a budget for which this run waits."""
+def _in_the_way(host: Host, run: RunRecord, away: Sequence[BatchRecord] | None = None) -> list[BatchRecord]:
+    """The batches of other runs at the provider, or of `away`, that use up a budget for which this run waits."""
     if not could_send(run, host.clock) or has_room(host, run):
         return []
     scope = budget_of(host, run).scope
-    away = host.store.batches(states={BatchState.SUBMITTED})
+    if away is None:
+        away = host.store.batches(states={BatchState.SUBMITTED})
     return [batch for batch in away if batch.scope == scope and batch.run_pk != run.pk]
+
+
+def _left_in_the_way(host: Host, left: Sequence[BatchRecord]) -> Iterator[tuple[BatchRecord, RunRecord]]:
+    """The batches among those nobody looks at that keep a run waiting for budget, and that run."""
+    found: set[int] = set()
+    for run in host.store.waiting_runs():
+        left = [batch for batch in left if batch.pk not in found]
+        for batch in _in_the_way(host, run, left) if left else ():
+            found.add(batch.pk)
+            yield batch, run
 
 
 def _is_watched(run: RunRecord | None, paused_too: bool) -> bool:

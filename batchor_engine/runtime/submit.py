@@ -113,14 +113,14 @@ def has_room(host: Host, run: RunRecord) -> bool:
         return True
     packed = plan_batch(work, partial=True)
     budget = allowed.budget_for(packed.load.items, packed.load.tokens) or 0
-    return bool(packed.oversize) or work.store.scope(_scope(work)).reserved + packed.load.tokens <= budget
+    return bool(packed.oversize) or work.store.scope(_scope(work)).in_use + packed.load.tokens <= budget
 
 
 def budget_of(host: Host, run: RunRecord) -> BudgetInfo:
     """What the scope of a run may have enqueued, and has."""
     work = Submission(host, run, Lease("", "", 0, 0.0), host.provider_of(run), policies_of(run))
     name = _scope(work)
-    return BudgetInfo(name, _allowance(work).total, host.store.scope(name).reserved)
+    return BudgetInfo(name, _allowance(work).total, host.store.scope(name).in_use)
 
 
 def _limits(work: Submission, refused: Refusal | None) -> PackLimits:

@@ -59,11 +59,12 @@ def hold(connection: Connection, batch: BatchRecord, until: float) -> None:
     connection.execute(update(scopes).where(scopes.c.name == batch.scope).values(taken))
 
 
-def find(connection: Connection, name: str) -> ScopeRecord:
-    row = connection.execute(select(scopes).where(scopes.c.name == name)).one_or_none()
-    return (
-        ScopeRecord(name, 0, None) if row is None else ScopeRecord(row.name, row.reserved, row.learned_limit, row.scale)
-    )
+def find(connection: Connection, name: str, now: float) -> ScopeRecord:
+    lapsed = select(func.coalesce(func.sum(batches.c.tokens), 0)).where(*_has_lapsed(name, now)).scalar_subquery()
+    row = connection.execute(select(scopes, lapsed.label("lapsed")).where(scopes.c.name == name)).one_or_none()
+    if row is None:
+        return ScopeRecord(name, 0, None)
+    return ScopeRecord(row.name, row.reserved, row.learned_limit, row.scale, int(row.lapsed))
 
 
 def all_scopes(connection: Connection) -> list[ScopeRecord]:
@@ -107,9 +108,8 @@ def keep_places(connection: Connection, run_pks: Collection[int], now: float) ->
 
 
 def waiting_runs(connection: Connection, now: float) -> list[RunRecord]:
-    """Runs that have a place in a queue, and rows that they could send now."""
-    waiting = select(scope_waiters.c.run).where(scope_waiters.c.seen_at > now - WAITER_SEC)
-    query = select_runs().where(runs.c.id.in_(waiting), *_could_send(now)).order_by(runs.c.id)
+    """Runs that were refused budget, however long ago, and have rows that they could send now."""
+    query = select_runs().where(runs.c.id.in_(select(scope_waiters.c.run)), *_could_send(now)).order_by(runs.c.id)
     return [run_record(row) for row in connection.execute(query)]
 
 
@@ -148,12 +148,13 @@ def _held(connection: Connection, name: str) -> dict[int, int]:
 
 def _expire(connection: Connection, name: str, now: float) -> int:
     """Give back reservations that no batch can still need; how many tokens."""
-    query = select(batches.c.id, batches.c.tokens).where(
-        batches.c.scope == name, batches.c.reserve_until > 0, batches.c.reserve_until < now
-    )
-    query = query.order_by(batches.c.id)
+    query = select(batches.c.id, batches.c.tokens).where(*_has_lapsed(name, now)).order_by(batches.c.id)
     stale = list(connection.execute(query))
     return sum(tokens for batch_pk, tokens in stale if give_back(connection, batch_pk))
+
+
+def _has_lapsed(name: str, now: float) -> tuple[ColumnElement[bool], ...]:
+    return batches.c.scope == name, batches.c.reserve_until > 0, batches.c.reserve_until < now
 
 
 def _wait(connection: Connection, name: str, run_pk: int, now: float) -> None:

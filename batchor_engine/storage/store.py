@@ -304,7 +304,7 @@ class SqlStateStore(StateStore):
         return self._read(lambda it: reads.tallies(it, run_pk), {})
 
     def scope(self, name: str) -> ScopeRecord:
-        return self._read(lambda it: scopes.find(it, name), ScopeRecord(name, 0, None))
+        return self._read(lambda it: scopes.find(it, name, self._clock), ScopeRecord(name, 0, None))
 
     def learn(self, scope: ScopeRecord, *, known: ScopeRecord | None = None) -> bool:
         return self._write(lambda it: scopes.learn(it, scope, known))

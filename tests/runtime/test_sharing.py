@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,62 @@ def test_a_run_that_died_while_it_sent_keeps_its_budget_half_an_hour(world: Worl
     assert len(dead.wait().results()) == 1
     assert world.stats()["paid_lines"] == 4
     assert runner.storage.scope(batch.scope).reserved == 0
+
+
+def looked_after(runner: BatchRunner, run_id: str, world: World, hours: float) -> None:
+    """As Dagster's sensor does: polls, and lets go on what is due; until the run is over."""
+    end = world.clock.now() + timedelta(hours=hours)
+    while not runner.get_run(run_id).is_finished:
+        assert world.clock.now() < end, runner.budget_of(run_id)
+        runner.poll()
+        if runner.info(run_id).due:
+            runner.get_run(run_id).refresh()
+        world.clock.advance(300)
+
+
+@pytest.mark.every_store
+@pytest.mark.parametrize("away_hours", [0, 2])
+def test_a_host_that_only_polls_sees_the_batch_of_a_paused_run_end_that_another_run_waits_for(
+    world: World, away_hours: int
+) -> None:
+    config, policy = limited(40), ChunkPolicy(max_requests=1)
+    left = world.runner().start(world.job(1, provider_config=config, chunk_policy=policy), run_id="left")
+    left.pause()
+    runner = world.runner()
+    before = world.stats()["calls_total"]
+    runner.poll()
+    assert world.stats()["calls_total"] == before, "nobody waits, and a paused run is left alone"
+    runner.start(world.job(1, provider_config=config, chunk_policy=policy), run_id="other")
+    world.clock.advance(away_hours * 3600.0)
+    looked_after(runner, "other", world, hours=2)
+    assert left.summary().completed_items == 0
+    left.resume()
+    assert len(left.wait().results()) == 1
+    assert world.stats()["paid_lines"] == 2
+
+
+@pytest.mark.every_store
+@pytest.mark.parametrize("paused", [True, False])
+def test_a_host_that_only_polls_has_room_where_a_run_died_while_it_sent_once_its_budget_has_run_out(
+    world: World, paused: bool
+) -> None:
+    config, policy = limited(40), ChunkPolicy(max_requests=1)
+    dying = world.runner()
+    CrashPoints({"submit.claimed": 1}).install(dying)
+    with pytest.raises(CrashError):
+        dying.start(world.job(1, provider_config=config, chunk_policy=policy), run_id="dead")
+    runner = world.runner()
+    if paused:
+        runner.get_run("dead").pause()
+    runner.start(world.job(1, provider_config=config, chunk_policy=policy), run_id="other")
+    full = runner.budget_of("other")
+    world.clock.advance(SENDING_SEC + 61)
+    assert (full.reserved > 0, runner.budget_of("other").headroom) == (True, 40)
+    looked_after(runner, "other", world, hours=1)
+    if paused:
+        runner.get_run("dead").resume()
+    assert len(runner.get_run("dead").wait().results()) == 1
+    assert world.stats()["paid_lines"] == 2
 
 
 def test_a_limit_the_provider_names_is_learned_and_splits_what_follows(world: World) -> None:

@@ -123,6 +123,7 @@ READS: dict[str, tuple[Callable[[Any], object], str, str]] = {
     "runs by label": (
         lambda store: store.runs(labels={"team": "other-7"}), "run_labels_by_value", "run_labels_by_value",
     ),
+    "scope": (lambda store: store.scope("scope"), "batches_by_scope", "batches_by_scope"),
     "run": (lambda store: store.run("r"), "autoindex_runs", "runs_run_id_key"),
     "ranges": (lambda store: store.ranges(1), "PRIMARY KEY", "batch_ranges_pkey"),
 }  # fmt: skip
