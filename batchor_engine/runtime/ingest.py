@@ -20,8 +20,10 @@ from batchor_engine.core.groups import group_of
 from batchor_engine.core.packing import Load, Oversize, PackLimits, too_large
 from batchor_engine.core.records import IngestPosition, ItemRow, Lease, NewItem, NewPart, NewSegment, RunRecord
 from batchor_engine.core.segment import SegmentRow
+from batchor_engine.core.text import counted
 from batchor_engine.core.tokens import ratio_tokens
 from batchor_engine.core.types import BatchRequestLine
+from batchor_engine.errors import RunMismatchError
 from batchor_engine.job import BatchJob
 from batchor_engine.models import JSONValue
 from batchor_engine.ports.providers import BatchProvider
@@ -78,12 +80,23 @@ class Ingestion:
     @classmethod
     def of(cls, host: Host, run: RunRecord, lease: Lease, job: BatchJob[Any, Any], provider: BatchProvider) -> Self:
         """A new one; or, where rows are to be had only once, that of this process which stopped in their middle."""
-        kept = host.unread.pop(run.run_id, None)
+        reading = cls(host, run, lease, job, provider)
+        kept = host.unread.get(run.run_id)
         # Where the position differs, another worker has read on, from another source.
-        if isinstance(kept, cls) and kept._job is job and (kept._run.pk, kept._position) == (run.pk, run.ingest):
-            kept._lease = lease
-            return kept
-        return cls(host, run, lease, job, provider)
+        if not isinstance(kept, cls) or (kept._run.pk, kept._position) != (run.pk, run.ingest):
+            return reading
+        if kept._job.items is job.items:
+            # The job may be a new one around the same rows, as where a cell is run again.
+            reading._rows, reading._held_over = kept._rows, kept._held_over
+            del host.unread[run.run_id]
+        elif isinstance(job.items, Iterator) and run.ingest.next_index:
+            kind = type(kept._job.items).__name__
+            raise RunMismatchError(
+                f"Run {run.run_id!r} is read from another {kind}, which stands behind the "
+                f"{counted(run.ingest.next_index, 'row')} that are stored: start it with that {kind} again to go on, "
+                "or start a new run_id."
+            )
+        return reading
 
     def keep(self) -> None:
         """Leave an iterator that stands right behind the last stored row to whoever reads on in this process."""

@@ -45,8 +45,7 @@ def poll(
 ) -> PollReport:
     """Look at the active batches of one run as just read, or of all; those of paused runs only with `paused_too`.
 
-    Where a run waits for budget, the batches that hold it are looked at, too, whose own run may be paused or have no
-    worker.
+    The batches that hold a budget for which a run waits are looked at even where theirs is paused or has no worker.
     A key that is missing or refused, or a config that makes no client, is raised once every account was looked at.
     """
     look = _Look(host, stop)

@@ -13,6 +13,8 @@ from pydantic import BaseModel
 
 from batchor_engine import (
     BatchItem,
+    BatchJob,
+    BatchRunner,
     ChunkPolicy,
     CsvItemSource,
     DataFrameItemSource,
@@ -230,6 +232,41 @@ def test_an_iterator_that_a_pause_or_a_deadline_stopped_is_read_on_in_the_same_p
         assert run.control_reason == "openai_insufficient_quota"
         run.resume()
     assert [result.item_id for result in run.wait().results()] == [row.item_id for row in rows]
+    assert world.stats()["paid_lines"] == 9
+
+
+def stopped(world: World, runner: BatchRunner, items: Iterator[BatchItem[Any]]) -> BatchJob[Any, Any]:
+    """A run of this runner that an exhausted quota paused behind the first rows, and its job."""
+    world.fault("http_error", on="batches.create", status=429, code="insufficient_quota", nth=1)
+    job = world.job(items, chunk_policy=ChunkPolicy(max_requests=2))
+    assert 0 < runner.start(job, run_id="stream").summary().total_items < 9
+    runner.resume_run("stream")
+    return job
+
+
+@pytest.mark.parametrize("kind", ["generator", "map", "list_iterator"])
+def test_an_iterator_is_read_on_by_a_new_job_around_it(world: World, kind: str) -> None:
+    """As where a cell of a notebook is run again."""
+    rows: list[BatchItem[Any]] = [BatchItem(f"row-{n}", n) for n in range(9)]
+    runner = world.runner(max_transfers=1)
+    job = stopped(world, runner, ONE_SHOT[kind](rows))
+    run = runner.start(replace(job), run_id="stream").wait()
+    assert [result.item_id for result in run.results()] == [row.item_id for row in rows]
+    assert world.stats()["paid_lines"] == 9
+
+
+@pytest.mark.parametrize("deadline", [None, 0])
+def test_another_iterator_that_is_refused_leaves_the_first_to_be_read_on(world: World, deadline: float | None) -> None:
+    rows: list[BatchItem[Any]] = [BatchItem(f"row-{n}", n) for n in range(9)]
+    runner = world.runner(max_transfers=1)
+    job = stopped(world, runner, iter(rows))
+    for another in (iter(rows), (row for row in rows)):
+        with pytest.raises(RunMismatchError, match="start it with that list_iterator again"):
+            runner.start(replace(job, items=another), run_id="stream", deadline=deadline)
+    with pytest.raises(RunMismatchError, match="do not begin with the same"):
+        runner.start(replace(job, items=rows[1:]), run_id="stream")
+    run = runner.start(job, run_id="stream").wait()
+    assert [result.item_id for result in run.results()] == [row.item_id for row in rows]
     assert world.stats()["paid_lines"] == 9
 
 
