@@ -155,7 +155,7 @@ def delete_run(host: Host, run_id: str, *, force: bool = False, remote: bool = F
         files = delete_files(host, run)
         host.reached("delete.files_removed")
         host.store.delete_run(run_id, lease)
-    host.forget(run_id)
+    host.forget(run)
     host.emit(run, "run_deleted", removed_file_count=files, removed_remote_file_count=remote_files)
     return DeletedRun(run_id, files, remote_files, left)
 

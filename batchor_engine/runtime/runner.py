@@ -168,8 +168,8 @@ class BatchRunner:
 
     def _go_on(self, run_id: str, job: BatchJob[Any, Any], lease: Lease, stop: Stop, *, created: bool) -> None:
         """Ingest and submit for the first time in this process."""
-        self.host.attach(run_id, job)
         run = read_run(self.host, run_id)
+        self.host.attach(run, job)
         self.host.emit(run, "run_created" if created else "run_resumed")
         try:
             if created:
@@ -183,6 +183,7 @@ class BatchRunner:
                     withdraw(self.host, run)
                     if self.storage.discard_empty_run(run_id, lease):
                         delete_files(self.host, run)
+                        self.host.forget(run)
             raise
 
     def run_and_wait(self, job: BatchJob[Any, Any], *, run_id: str | None = None) -> Run:
@@ -193,7 +194,7 @@ class BatchRunner:
         """Another worker has the run: check that it is this job, and stand ready to go on when that worker stops."""
         _check_same_config(run, config)
         self._check_source(run, job)
-        self.host.attach(run.run_id, job)
+        self.host.attach(run, job)
         self.host.emit(run, "run_busy")
         return self.get_run(run.run_id)
 
