@@ -53,10 +53,10 @@ from batchor_engine.runtime.feed import (
 )
 from batchor_engine.runtime.hold import held, run_lease
 from batchor_engine.runtime.host import Host
-from batchor_engine.runtime.housekeeping import DeletedRun, RunPage, delete_files, delete_run, list_runs
+from batchor_engine.runtime.housekeeping import DeletedRun, RunPage, delete_run, list_runs, take_back
 from batchor_engine.runtime.poll import keep_places, poll
 from batchor_engine.runtime.run import Run
-from batchor_engine.runtime.signature import check_free, sign, signed, withdraw
+from batchor_engine.runtime.signature import check_free, sign, signed
 from batchor_engine.runtime.steps import Stop, stop_after
 from batchor_engine.runtime.submit import budget_of
 from batchor_engine.runtime.tidy import tidy
@@ -179,11 +179,7 @@ class BatchRunner:
             # A run that failed before its first row protects nothing and would only stand in the way; so would a
             # signature that outlives its run.
             with suppress(BatchorError, OSError):
-                if not read_run(self.host, run_id).total_items:
-                    withdraw(self.host, run)
-                    if self.storage.discard_empty_run(run_id, lease):
-                        delete_files(self.host, run)
-                        self.host.forget(run)
+                take_back(self.host, run_id, lease)
             raise
 
     def run_and_wait(self, job: BatchJob[Any, Any], *, run_id: str | None = None) -> Run:

@@ -15,7 +15,7 @@ from batchor_engine.testing import CrashError, CrashPoints
 from .conftest import World
 
 
-def rows_of(folder: Path, name: str) -> CsvItemSource[Any]:
+def rows_of(folder: Path, name: str) -> CsvItemSource:
     path = folder / f"{name}.csv"
     path.write_text("id\n" + "".join(f"{name}-{n}\n" for n in range(6)))
     return CsvItemSource(path, item_id_from_row=lambda row: row["id"], payload_from_row=dict)
@@ -80,3 +80,22 @@ def test_a_source_is_never_read_into_another_run_of_its_id(
         keeper.get_run("daily").wait()
     run = keeper.run_and_wait(new, run_id="daily")
     assert [result.item_id for result in run.results()] == [f"new-{n}" for n in range(6)]
+
+
+@pytest.mark.parametrize("run_id", ["daily", "other"])
+def test_a_start_that_is_taken_back_removes_nothing_of_a_run_that_begins_at_that_moment(
+    world: World, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing, other = world.runner(), world.runner()
+    discard = failing.storage.discard_empty_run
+
+    def discard_and_begin(*args: Any) -> bool:
+        # SQLite gives the number of the last row that was deleted to the next.
+        discarded = discard(*args)
+        other.start(job_of(world, "new"), run_id=run_id)
+        return discarded
+
+    monkeypatch.setattr(failing.storage, "discard_empty_run", discard_and_begin)
+    start_and_fail(world, failing)
+    assert len(other.get_run(run_id).wait().results()) == 6
+    assert other.doctor().findings == ()

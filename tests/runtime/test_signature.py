@@ -149,6 +149,25 @@ def test_nothing_is_swept_in_a_folder_that_another_store_has_signed(world: World
     assert set(keys(root)) == foreign
 
 
+def test_who_lost_a_run_before_its_first_row_leaves_its_folder_to_the_new_owner(
+    world: World, runner_of: Maker, root: str
+) -> None:
+    slow, owner = runner_of("prod"), runner_of("prod")
+    CrashPoints({"ingest.part_written": 1}).install(owner)
+
+    def fail(_item: Any) -> PromptParts:
+        world.clock.advance(61)
+        with pytest.raises(CrashError):
+            owner.start(world.job(3), run_id="daily")
+        raise KeyError("body")
+
+    with pytest.raises(PromptBuildError):
+        slow.start(world.job(3, build_prompt=fail), run_id="daily")
+    with pytest.raises(RunMismatchError, match=r"prod\.sqlite3"):
+        runner_of("dev").start(world.job(3), run_id="daily")
+    assert len(runner_of("prod").run_and_wait(world.job(3), run_id="daily").results()) == 3
+
+
 def test_a_death_while_an_empty_run_is_taken_back_does_not_close_its_folder(
     world: World, runner_of: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
