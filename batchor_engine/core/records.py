@@ -81,6 +81,11 @@ class RunRecord:
         return self.created_at, self.pk, self.signature or ""
 
     @property
+    def gives_way(self) -> bool:
+        """Whether a start may put a new run in its place: it has no rows, and nobody has paused or cancelled it."""
+        return not self.total_items and not self.ingest.finished and self.control is RunControlState.RUNNING
+
+    @property
     def total_items(self) -> int:
         return sum(self.counts.values())
 

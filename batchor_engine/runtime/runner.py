@@ -172,7 +172,7 @@ class BatchRunner:
         self.host.attach(run, job)
         self.host.emit(run, "run_created" if created else "run_resumed")
         try:
-            if created:
+            if not run.total_items and not run.ingest.finished:
                 sign(self.host, run)
             advance_held(self.host, run_id, lease, stop)
         except Exception:
@@ -197,18 +197,21 @@ class BatchRunner:
     def _open_run(self, run_id: str, job: BatchJob[Any, Any], config: JSONObject, labels: Mapping[str, str]) -> bool:
         """Create the run, or check that the stored one is this job's."""
         stored = self.storage.run(run_id)
-        if stored is not None and (stored.total_items or stored.ingest.finished):
-            _check_same_config(stored, config)
-            self._check_source(stored, job)
-            if not stored.ingest.finished:
-                check_ids(run_id, job.items)
-            return False
-        root = recorded_place(self.host.artifact_root(), self.storage.folder)
-        config = signed(config, stored)
-        check_free(self.host, run_id, config, stored)
-        new = NewRun(run_id, config, root, first_position(job.items), dict(labels))
-        check_ids(run_id, job.items)
-        return self.storage.create_run(new)
+        if stored is None or stored.gives_way:
+            root = recorded_place(self.host.artifact_root(), self.storage.folder)
+            config = signed(config, stored)
+            check_free(self.host, run_id, config, stored)
+            new = NewRun(run_id, config, root, first_position(job.items), dict(labels))
+            check_ids(run_id, job.items)
+            if self.storage.create_run(new):
+                return True
+            # Paused or cancelled at this moment, which needs no lease.
+            stored = read_run(self.host, run_id)
+        _check_same_config(stored, config)
+        self._check_source(stored, job)
+        if not stored.ingest.finished:
+            check_ids(run_id, job.items)
+        return False
 
     def _check_source(self, stored: RunRecord, job: BatchJob[Any, Any]) -> None:
         resumable = isinstance(job.items, CheckpointedItemSource)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from batchor_engine import BatchItem, BatchRunner, ChunkPolicy, CsvItemSource, OpenAIProviderConfig, PromptParts, Run
-from batchor_engine.errors import PromptBuildError, RunIngestionSourceRequiredError
+from batchor_engine.core.records import NewRun
+from batchor_engine.errors import PromptBuildError, RunIngestionSourceRequiredError, RunMismatchError
 from batchor_engine.testing import CrashError, CrashPoints
 
 from .conftest import World
@@ -80,6 +81,33 @@ def test_a_source_is_never_read_into_another_run_of_its_id(
         keeper.get_run("daily").wait()
     run = keeper.run_and_wait(new, run_id="daily")
     assert [result.item_id for result in run.results()] == [f"new-{n}" for n in range(6)]
+
+
+@pytest.mark.parametrize("moment", ["before", "meanwhile"])
+def test_a_run_without_rows_that_was_paused_takes_its_own_job_only(
+    world: World, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed, again = world.runner(), world.runner()
+    CrashPoints({"ingest.part_written": 1}).install(killed)
+    with pytest.raises(CrashError):
+        killed.start(job_of(world, "old"), run_id="daily")
+    create = again.storage.create_run
+
+    def create_after_the_pause(new: NewRun) -> bool:
+        world.runner().pause_run("daily")
+        return create(new)
+
+    if moment == "before":
+        world.runner().pause_run("daily")
+    else:
+        monkeypatch.setattr(again.storage, "create_run", create_after_the_pause)
+    with pytest.raises(RunMismatchError, match="'gpt-5-mini' stored, 'gpt-5' given"):
+        again.start(job_of(world, "old", provider_config=OpenAIProviderConfig(model="gpt-5")), run_id="daily")
+    with pytest.raises(RunMismatchError, match=r"new\.csv"):
+        again.start(job_of(world, "new"), run_id="daily")
+    run = again.start(job_of(world, "old"), run_id="daily")
+    run.resume()
+    assert len(run.wait().results()) == 6
 
 
 @pytest.mark.parametrize("run_id", ["daily", "other"])

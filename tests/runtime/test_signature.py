@@ -105,6 +105,22 @@ def test_a_start_that_was_killed_is_begun_again_in_its_folder(world: World, runn
     assert keys(root) == []
 
 
+def test_a_start_that_was_killed_before_it_signed_and_then_paused_signs_as_it_goes_on(
+    world: World, runner_of: Maker, root: str
+) -> None:
+    killed = runner_of("prod")
+    CrashPoints({"ingest.part_written": 1}).install(killed)
+    with pytest.raises(CrashError):
+        killed.start(world.job(3), run_id="daily")
+    open_artifacts(root).remove(signature(root))
+    again = runner_of("prod")
+    again.pause_run("daily")
+    run = again.start(world.job(3), run_id="daily")
+    signature(root)
+    run.resume()
+    assert len(run.wait().results()) == 3
+
+
 def test_a_restored_database_is_the_same_owner(world: World, runner_of: Maker, root: str, tmp_path: Path) -> None:
     before = runner_of("prod")
     before.start(world.job(3), run_id="daily")
