@@ -173,6 +173,17 @@ def take_back(host: Host, run_id: str, lease: Lease) -> None:
         host.forget(run)
 
 
+def leave_place(host: Host, run: RunRecord | None, next_root: str, lease: Lease) -> None:
+    """Remove, as well as can be, what a run without rows has at its place where it is begun anew at another one."""
+    # A store that was given stands for every place, so that the old one cannot be seen.
+    if run is None or run.artifact_root == next_root or host.given_artifacts is not None:
+        return
+    # The new place may be chosen because the old one, or the library for it, is away.
+    with suppress(BatchorError, OSError, ImportError):
+        host.store.renew(lease, LEASE_SEC)
+        delete_files(host, run)
+
+
 def _check_may_go(run: RunRecord, live: list[BatchRecord], force: bool) -> None:
     """Nothing may stay at the provider that costs money and that nobody has asked to stop."""
     stopping = run.control is RunControlState.CANCEL_REQUESTED and all(_is_stopping(batch) for batch in live)

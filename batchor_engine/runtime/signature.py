@@ -29,7 +29,7 @@ def check_free(host: Host, run_id: str, config: JSONObject, stored: RunRecord | 
     """RunMismatchError, before anything is written, where the folder of a new run is another store's."""
     artifacts = host.artifacts_at_start()
     if strangers := _strangers(artifacts, run_id, config.get(SIGNATURE)):
-        raise _taken(artifacts, run_id, f"that of a run of this id in {_told(artifacts, strangers)}")
+        raise _taken(artifacts, run_id, _whose(host, artifacts, strangers))
     if stored is None and next(run_keys(artifacts, run_id), None) is not None:
         raise _taken(artifacts, run_id, "not empty, and this store has no run of this id")
 
@@ -50,7 +50,7 @@ def sign(host: Host, run: RunRecord) -> None:
         # A store that cannot list shows it to nobody, and has no orphans to sweep.
         artifacts.delete(own)
     if strangers := [key for key in there if key != own]:
-        raise _taken(artifacts, run.run_id, f"that of a run of this id in {_told(artifacts, strangers)}")
+        raise _taken(artifacts, run.run_id, _whose(host, artifacts, strangers))
 
 
 def withdraw(host: Host, run: RunRecord) -> None:
@@ -70,6 +70,13 @@ def _strangers(artifacts: ArtifactStore, run_id: str, own: object) -> list[str]:
     """Signatures in the folder that are not our own."""
     mine = keys.signature_key(run_id, own) if isinstance(own, str) else None
     return [key for key in artifacts.list_keys(keys.signatures_prefix(run_id)) if key != mine]
+
+
+def _whose(host: Host, artifacts: ArtifactStore, strangers: list[str]) -> str:
+    told = _told(artifacts, strangers)
+    # Two machines may each have a database at one path, and a database may be made anew where one was lost.
+    namesake = ", which is not the store there now" if told == host.store.location else ""
+    return f"that of a run of this id in {told}{namesake}"
 
 
 def _told(artifacts: ArtifactStore, strangers: list[str]) -> str:

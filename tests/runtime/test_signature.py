@@ -121,6 +121,48 @@ def test_a_start_that_was_killed_before_it_signed_and_then_paused_signs_as_it_go
     assert len(run.wait().results()) == 3
 
 
+def test_a_start_that_was_killed_and_is_begun_again_elsewhere_leaves_its_first_folder_free(
+    world: World, runner_of: Maker, root: str, tmp_path: Path
+) -> None:
+    killed = runner_of("prod")
+    CrashPoints({"ingest.part_written": 1}).install(killed)
+    with pytest.raises(CrashError):
+        killed.start(world.job(3), run_id="daily")
+    elsewhere = runner_of("prod", artifacts_url=tmp_path / "elsewhere")
+    assert len(elsewhere.run_and_wait(world.job(3), run_id="daily").results()) == 3
+    assert keys(root) == []
+    elsewhere.delete_run("daily")
+    assert len(runner_of("prod").run_and_wait(world.job(3), run_id="daily").results()) == 3
+
+
+def test_a_start_that_was_killed_is_begun_again_elsewhere_where_its_first_folder_is_away(
+    world: World, runner_of: Maker, tmp_path: Path
+) -> None:
+    place = tmp_path / "away"
+    killed = runner_of("prod", artifacts_url=place)
+    CrashPoints({"ingest.part_written": 1}).install(killed)
+    with pytest.raises(CrashError):
+        killed.start(world.job(3), run_id="daily")
+    shutil.rmtree(place)
+    place.write_text("no folder")
+    elsewhere = runner_of("prod", artifacts_url=tmp_path / "elsewhere")
+    assert len(elsewhere.run_and_wait(world.job(3), run_id="daily").results()) == 3
+    assert place.read_text() == "no folder"
+
+
+def test_a_folder_of_a_lost_database_is_not_said_to_be_that_of_the_new_one_at_its_path(
+    world: World, runner_of: Maker, root: str, tmp_path: Path
+) -> None:
+    lost = runner_of("prod")
+    lost.run_and_wait(world.job(3), run_id="daily")
+    before = keys(root)
+    lost.close()
+    (tmp_path / "prod.sqlite3").unlink()
+    with pytest.raises(RunMismatchError, match=r"prod\.sqlite3, which is not the store there now, and the answers"):
+        runner_of("prod").start(world.job(3), run_id="daily")
+    assert keys(root) == before
+
+
 def test_a_restored_database_is_the_same_owner(world: World, runner_of: Maker, root: str, tmp_path: Path) -> None:
     before = runner_of("prod")
     before.start(world.job(3), run_id="daily")
