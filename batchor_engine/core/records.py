@@ -14,6 +14,10 @@ from batchor_engine.states import BATCH_LIVE, BatchState, ItemStatus, RunControl
 
 # The control reason of a run whose deletion has begun and not ended.
 DELETING = "deleting"
+# In the run's stored config, and thus in every copy of the database; it has no part in comparing configs.
+SIGNATURE = "signature"
+
+RunLife = tuple[float, int, str]
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,22 @@ class RunRecord:
     exported_at: float | None = None
     export_root: str | None = None
     unsent_batches: int = 0
+
+    @property
+    def signature(self) -> str | None:
+        """What its folder is signed with, new with every run that takes no other's place; None for a very old run."""
+        found = self.config.get(SIGNATURE)
+        return found if isinstance(found, str) else None
+
+    @property
+    def life(self) -> RunLife:
+        """Which of the runs that had this id it is, later ones last: a store may give a number to another again."""
+        return self.created_at, self.pk, self.signature or ""
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether a start may put a new run in its place: it has no rows, and nobody has paused or cancelled it."""
+        return not self.total_items and not self.ingest.finished and self.control is RunControlState.RUNNING
 
     @property
     def total_items(self) -> int:

@@ -58,7 +58,7 @@ def view_of(host: Host, run: RunRecord, batches: list[BatchRecord]) -> RunView:
         run=run,
         unsettled=tuple(batch for batch in batches if batch.state in BATCH_UNSETTLED),
         submitted=tuple(batch for batch in batches if batch.state is BatchState.SUBMITTED),
-        has_source=host.job_of(run.run_id) is not None,
+        has_source=host.job_of(run) is not None,
         next_retry_at=host.store.next_retry_at(run.pk) if waiting else None,
     )
 
@@ -120,8 +120,9 @@ def _perform(host: Host, run_id: str, lease: Lease, action: Action, stop: Stop) 
 
 def _ingest(host: Host, run: RunRecord, lease: Lease, stop: Stop) -> None:
     """Seal parts and send full batches in turn, until the source ends or something says stop."""
-    job = host.job_of(run.run_id)
-    assert job is not None
+    if (job := host.job_of(run)) is None:
+        # Taken over and begun anew by another worker since this cycle was planned.
+        raise LeaseLostError(lease.resource)
     ingestion = Ingestion.of(host, run, lease, job, host.provider_of(run))
     work = submission(host, run, lease)
     polled, more = host.clock, True

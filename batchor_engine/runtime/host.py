@@ -21,7 +21,7 @@ from pydantic import BaseModel
 
 from batchor_engine.artifacts.urls import found_place
 from batchor_engine.config import OpenAIConnection, ProviderConfig, ProviderKind
-from batchor_engine.core.records import RunRecord
+from batchor_engine.core.records import RunLife, RunRecord
 from batchor_engine.core.remote_files import RemoteCleanup
 from batchor_engine.core.strict_schema import model_output_schema, same_answers
 from batchor_engine.errors import ModelResolutionError, RunMismatchError, StructuredOutputSchemaError
@@ -47,6 +47,15 @@ log = logging.getLogger("batchor_engine")
 Codec = Callable[[Mapping[str, JSONValue]], ProviderConfig]
 
 
+@dataclass(frozen=True)
+class _Attached:
+    """What this process does one run with; another run of its id has no part in it."""
+
+    life: RunLife
+    provider: BatchProvider
+    job: BatchJob[Any, Any] | None = None
+
+
 @dataclass
 class Host:
     """The effects of one runner. `reached` is called at every crash point by name; tests trip over it."""
@@ -70,9 +79,10 @@ class Host:
     # Readers of runs whose rows can be had only once, by run id.
     unread: dict[str, object] = field(default_factory=dict[str, object])
     _artifacts: dict[str, ArtifactStore] = field(default_factory=dict[str, ArtifactStore])
-    _providers: dict[str, BatchProvider] = field(default_factory=dict[str, BatchProvider])
-    _jobs: dict[str, BatchJob[Any, Any]] = field(default_factory=dict[str, "BatchJob[Any, Any]"])
-    _models: dict[str, type[BaseModel]] = field(default_factory=dict[str, type[BaseModel]])
+    _attached: dict[str, _Attached] = field(default_factory=dict[str, _Attached])
+    _models: dict[str, tuple[RunLife, type[BaseModel]]] = field(
+        default_factory=dict[str, tuple[RunLife, "type[BaseModel]"]]
+    )
     _private_root: str | None = None
     _private_root_of: int = 0
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -121,24 +131,40 @@ class Host:
     def provider_of(self, run: RunRecord) -> BatchProvider:
         """The provider that this process uses for a run; its key is only asked for by a remote call."""
         with self._lock:
-            if run.run_id not in self._providers:
-                self._providers[run.run_id] = self.provider(self.config_of(run))
-            return self._providers[run.run_id]
+            known = self._attached.get(run.run_id)
+            if known is not None and known.life == run.life:
+                return known.provider
+            made = self.provider(self.config_of(run))
+            # Whoever still holds an earlier run of this id takes nothing away from the later one.
+            if known is None or known.life < run.life:
+                self._put(run, _Attached(run.life, made))
+            return made
 
-    def attach(self, run_id: str, job: BatchJob[Any, Any]) -> None:
+    def attach(self, run: RunRecord, job: BatchJob[Any, Any]) -> None:
         """Keep a job while its run goes on, so that any handle of this process can read on from its source."""
         with self._lock:
-            self._jobs[run_id] = job
-            self._providers[run_id] = self.provider(job.provider_config)
+            self._put(run, _Attached(run.life, self.provider(job.provider_config), job))
             if job.structured_output is not None:
-                self._models[run_id] = job.structured_output
+                self._models[run.run_id] = run.life, job.structured_output
 
-    def job_of(self, run_id: str) -> BatchJob[Any, Any] | None:
-        return self._jobs.get(run_id)
+    def _put(self, run: RunRecord, attached: _Attached) -> None:
+        known = self._attached.get(run.run_id)
+        if known is not None and known.life != run.life:
+            self.unread.pop(run.run_id, None)
+        self._attached[run.run_id] = attached
+
+    def job_of(self, run: RunRecord) -> BatchJob[Any, Any] | None:
+        """The job that was given here to this very run; that of another run of its id would send other rows."""
+        known = self._attached.get(run.run_id)
+        return known.job if known is not None and known.life == run.life else None
 
     def model_of(self, run: RunRecord) -> Form:
         """The run's model: its job's, else imported again from where it was defined."""
-        return self._models.get(run.run_id) or resolve_model(policies_of(run).model_home)
+        return self._model_given(run) or resolve_model(policies_of(run).model_home)
+
+    def _model_given(self, run: RunRecord) -> type[BaseModel] | None:
+        life, model = self._models.get(run.run_id, (None, None))
+        return model if life == run.life else None
 
     def model_to_read(self, run: RunRecord) -> Form:
         """model_of(), with a warning where that class has other fields than the answers."""
@@ -165,7 +191,7 @@ class Host:
     def _asked_for(self, run: RunRecord, model: Form) -> bool:
         """Whether the run asked for the fields that the model has; `start` has compared a job's own model."""
         asked = policies_of(run).schema
-        if model is None or not issubclass(model, BaseModel) or asked is None or run.run_id in self._models:
+        if model is None or not issubclass(model, BaseModel) or asked is None or self._model_given(run):
             return True
         try:
             _, schema = model_output_schema(model)
@@ -173,12 +199,13 @@ class Host:
             return False
         return same_answers(schema, asked.schema)
 
-    def forget(self, run_id: str) -> None:
-        """Drop the source and the provider of a finished run."""
+    def forget(self, run: RunRecord) -> None:
+        """Drop the source and the provider of a run that is finished or gone; those of a later one of its id stay."""
         with self._lock:
-            self._providers.pop(run_id, None)
-            self._jobs.pop(run_id, None)
-            self.unread.pop(run_id, None)
+            known = self._attached.get(run.run_id)
+            if known is not None and known.life <= run.life:
+                del self._attached[run.run_id]
+                self.unread.pop(run.run_id, None)
         forget_unheld()
 
     def config_of(self, run: RunRecord) -> ProviderConfig:
@@ -204,8 +231,8 @@ class Host:
     def close(self) -> None:
         """Close connections to providers; remove the private folder of a store that dies with the process."""
         with self._lock:
-            for provider in self._providers.values():
-                provider.close()
+            for known in self._attached.values():
+                known.provider.close()
         if self._private_root is not None:
             _remove_own(self._private_root, self._private_root_of)
 

@@ -1,7 +1,8 @@
 """Listing the runs of a store, and deleting one.
 
 Law: a deletion is marked first, then the files go, then all rows in one transaction. So a crash leaves a run that says
-"deleting", still knows where its files are, and goes with the next call; never files that nobody knows of.
+"deleting", still knows where its files are, and goes with the next call; never files that nobody knows of. Files are
+removed by the owner of their run alone, while its row is there.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from batchor_engine.core.text import counted
 from batchor_engine.errors import ApiKeyMissingError, BatchorError, ProviderError, RunBusyError
 from batchor_engine.models import RunSummary
 from batchor_engine.runtime.advance import read_run
-from batchor_engine.runtime.hold import held, owned
+from batchor_engine.runtime.hold import LEASE_SEC, held, owned
 from batchor_engine.runtime.host import Host
 from batchor_engine.runtime.manifest import files_of, run_keys
 from batchor_engine.runtime.recover import settle_for_cancel
@@ -155,9 +156,32 @@ def delete_run(host: Host, run_id: str, *, force: bool = False, remote: bool = F
         files = delete_files(host, run)
         host.reached("delete.files_removed")
         host.store.delete_run(run_id, lease)
-    host.forget(run_id)
+    host.forget(run)
     host.emit(run, "run_deleted", removed_file_count=files, removed_remote_file_count=remote_files)
     return DeletedRun(run_id, files, remote_files, left)
+
+
+def take_back(host: Host, run_id: str, lease: Lease) -> None:
+    """Forget a run that has no rows, and its files; LeaseLostError where another worker has taken it over."""
+    host.store.renew(lease, LEASE_SEC)
+    run = read_run(host, run_id)
+    if run.total_items or run.ingest.finished:
+        return
+    # While the number is still its own: the store may give it to the very next run, with files of its own.
+    delete_files(host, run)
+    if host.store.discard_empty_run(run_id, lease):
+        host.forget(run)
+
+
+def leave_place(host: Host, run: RunRecord | None, next_root: str, lease: Lease) -> None:
+    """Remove, as well as can be, what a run without rows has at its place where it is begun anew at another one."""
+    # A store that was given stands for every place, so that the old one cannot be seen.
+    if run is None or run.artifact_root == next_root or host.given_artifacts is not None:
+        return
+    # The new place may be chosen because the old one, or the library for it, is away.
+    with suppress(BatchorError, OSError, ImportError):
+        host.store.renew(lease, LEASE_SEC)
+        delete_files(host, run)
 
 
 def _check_may_go(run: RunRecord, live: list[BatchRecord], force: bool) -> None:

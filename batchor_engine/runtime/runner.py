@@ -53,10 +53,10 @@ from batchor_engine.runtime.feed import (
 )
 from batchor_engine.runtime.hold import held, run_lease
 from batchor_engine.runtime.host import Host
-from batchor_engine.runtime.housekeeping import DeletedRun, RunPage, delete_files, delete_run, list_runs
+from batchor_engine.runtime.housekeeping import DeletedRun, RunPage, delete_run, leave_place, list_runs, take_back
 from batchor_engine.runtime.poll import keep_places, poll
 from batchor_engine.runtime.run import Run
-from batchor_engine.runtime.signature import check_free, sign, signed, withdraw
+from batchor_engine.runtime.signature import check_free, sign, signed
 from batchor_engine.runtime.steps import Stop, stop_after
 from batchor_engine.runtime.submit import budget_of
 from batchor_engine.runtime.tidy import tidy
@@ -155,7 +155,7 @@ class BatchRunner:
         while True:
             with held(self.storage, run_lease(run_id)) as lease:
                 if lease is not None:
-                    created = self._open_run(run_id, job, config, labels or {})
+                    created = self._open_run(run_id, job, config, labels or {}, lease)
                     self._go_on(run_id, job, lease, stop, created=created)
                     break
             if (busy := self.storage.run(run_id)) is not None:
@@ -168,21 +168,18 @@ class BatchRunner:
 
     def _go_on(self, run_id: str, job: BatchJob[Any, Any], lease: Lease, stop: Stop, *, created: bool) -> None:
         """Ingest and submit for the first time in this process."""
-        self.host.attach(run_id, job)
         run = read_run(self.host, run_id)
+        self.host.attach(run, job)
         self.host.emit(run, "run_created" if created else "run_resumed")
         try:
-            if created:
+            if not run.total_items and not run.ingest.finished:
                 sign(self.host, run)
             advance_held(self.host, run_id, lease, stop)
         except Exception:
             # A run that failed before its first row protects nothing and would only stand in the way; so would a
             # signature that outlives its run.
             with suppress(BatchorError, OSError):
-                if not read_run(self.host, run_id).total_items:
-                    withdraw(self.host, run)
-                    if self.storage.discard_empty_run(run_id, lease):
-                        delete_files(self.host, run)
+                take_back(self.host, run_id, lease)
             raise
 
     def run_and_wait(self, job: BatchJob[Any, Any], *, run_id: str | None = None) -> Run:
@@ -191,29 +188,34 @@ class BatchRunner:
 
     def _join_busy(self, run: RunRecord, job: BatchJob[Any, Any], config: JSONObject) -> Run:
         """Another worker has the run: check that it is this job, and stand ready to go on when that worker stops."""
-        _check_same_config(run, config)
-        self._check_source(run, job)
-        self.host.attach(run.run_id, job)
+        self._check_same_job(run, job, config)
+        self.host.attach(run, job)
         self.host.emit(run, "run_busy")
         return self.get_run(run.run_id)
 
-    def _open_run(self, run_id: str, job: BatchJob[Any, Any], config: JSONObject, labels: Mapping[str, str]) -> bool:
+    def _open_run(
+        self, run_id: str, job: BatchJob[Any, Any], config: JSONObject, labels: Mapping[str, str], lease: Lease
+    ) -> bool:
         """Create the run, or check that the stored one is this job's."""
         stored = self.storage.run(run_id)
-        if stored is not None and (stored.total_items or stored.ingest.finished):
-            _check_same_config(stored, config)
-            self._check_source(stored, job)
-            if not stored.ingest.finished:
-                check_ids(run_id, job.items)
-            return False
-        root = recorded_place(self.host.artifact_root(), self.storage.folder)
-        config = signed(config, stored)
-        check_free(self.host, run_id, config, stored)
-        new = NewRun(run_id, config, root, first_position(job.items), dict(labels))
-        check_ids(run_id, job.items)
-        return self.storage.create_run(new)
+        if stored is None or stored.gives_way:
+            root = recorded_place(self.host.artifact_root(), self.storage.folder)
+            config = signed(config, stored)
+            check_free(self.host, run_id, config, stored)
+            new = NewRun(run_id, config, root, first_position(job.items), dict(labels))
+            check_ids(run_id, job.items)
+            leave_place(self.host, stored, root, lease)
+            if self.storage.create_run(new):
+                return True
+            # Paused or cancelled at this moment, which needs no lease.
+            stored = read_run(self.host, run_id)
+        self._check_same_job(stored, job, config)
+        if not stored.ingest.finished:
+            check_ids(run_id, job.items)
+        return False
 
-    def _check_source(self, stored: RunRecord, job: BatchJob[Any, Any]) -> None:
+    def _check_same_job(self, stored: RunRecord, job: BatchJob[Any, Any], config: JSONObject) -> None:
+        _check_same_config(stored, config)
         resumable = isinstance(job.items, CheckpointedItemSource)
         if not stored.ingest.finished:
             check_same_source(stored.run_id, stored.ingest, first_position(job.items))

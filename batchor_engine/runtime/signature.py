@@ -12,27 +12,24 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from batchor_engine.artifacts import keys
-from batchor_engine.core.records import RunRecord
+from batchor_engine.core.records import SIGNATURE, RunRecord
 from batchor_engine.errors import RunMismatchError
 from batchor_engine.models import JSONObject
 from batchor_engine.ports.artifacts import ArtifactStore
 from batchor_engine.runtime.host import Host
 from batchor_engine.runtime.manifest import run_keys
 
-# In the run's stored config, and thus in every copy of the database; it has no part in comparing configs.
-_FIELD = "signature"
-
 
 def signed(config: JSONObject, stored: RunRecord | None) -> JSONObject:
     """The config of a new run with its signature: that of the run without rows that it replaces, else a new one."""
-    return {**config, _FIELD: (stored and _of(stored)) or uuid.uuid4().hex}
+    return {**config, SIGNATURE: (stored and stored.signature) or uuid.uuid4().hex}
 
 
 def check_free(host: Host, run_id: str, config: JSONObject, stored: RunRecord | None) -> None:
     """RunMismatchError, before anything is written, where the folder of a new run is another store's."""
     artifacts = host.artifacts_at_start()
-    if strangers := _strangers(artifacts, run_id, config.get(_FIELD)):
-        raise _taken(artifacts, run_id, f"that of a run of this id in {_told(artifacts, strangers)}")
+    if strangers := _strangers(artifacts, run_id, config.get(SIGNATURE)):
+        raise _taken(artifacts, run_id, _whose(host, artifacts, strangers))
     if stored is None and next(run_keys(artifacts, run_id), None) is not None:
         raise _taken(artifacts, run_id, "not empty, and this store has no run of this id")
 
@@ -42,7 +39,7 @@ def sign(host: Host, run: RunRecord) -> None:
 
     Each signs by a name of its own and looks afterwards, so of two that come at once at most one goes on.
     """
-    artifacts, signature = host.artifacts(run), _of(run)
+    artifacts, signature = host.artifacts(run), run.signature
     if signature is None:
         return
     own = keys.signature_key(run.run_id, signature)
@@ -53,31 +50,33 @@ def sign(host: Host, run: RunRecord) -> None:
         # A store that cannot list shows it to nobody, and has no orphans to sweep.
         artifacts.delete(own)
     if strangers := [key for key in there if key != own]:
-        raise _taken(artifacts, run.run_id, f"that of a run of this id in {_told(artifacts, strangers)}")
+        raise _taken(artifacts, run.run_id, _whose(host, artifacts, strangers))
 
 
 def withdraw(host: Host, run: RunRecord) -> None:
     """Take the signature of a run that is gone out of its folder."""
-    if (signature := _of(run)) is not None:
+    if (signature := run.signature) is not None:
         host.artifacts(run).delete(keys.signature_key(run.run_id, signature))
 
 
 def sharers(host: Host, run: RunRecord) -> str | None:
     """The other stores that have signed a run's folder, for a message; None where it is this run's alone."""
     artifacts = host.artifacts(run)
-    strangers = _strangers(artifacts, run.run_id, _of(run))
+    strangers = _strangers(artifacts, run.run_id, run.signature)
     return _told(artifacts, strangers) if strangers else None
-
-
-def _of(run: RunRecord) -> str | None:
-    found = run.config.get(_FIELD)
-    return found if isinstance(found, str) else None
 
 
 def _strangers(artifacts: ArtifactStore, run_id: str, own: object) -> list[str]:
     """Signatures in the folder that are not our own."""
     mine = keys.signature_key(run_id, own) if isinstance(own, str) else None
     return [key for key in artifacts.list_keys(keys.signatures_prefix(run_id)) if key != mine]
+
+
+def _whose(host: Host, artifacts: ArtifactStore, strangers: list[str]) -> str:
+    told = _told(artifacts, strangers)
+    # Two machines may each have a database at one path, and a database may be made anew where one was lost.
+    namesake = ", which is not the store there now" if told == host.store.location else ""
+    return f"that of a run of this id in {told}{namesake}"
 
 
 def _told(artifacts: ArtifactStore, strangers: list[str]) -> str:

@@ -120,7 +120,7 @@ def _check_can_go_on(host: Host, run: RunRecord) -> None:
     if run.control is RunControlState.CANCEL_REQUESTED:
         return
     idle = not run.live_batches and not _to_send(run)
-    if not run.ingest.finished and host.job_of(run.run_id) is None and idle and not _is_busy(host, run):
+    if not run.ingest.finished and host.job_of(run) is None and idle and not _is_busy(host, run):
         raise RunIngestionSourceRequiredError(run.run_id)
 
 

@@ -16,7 +16,7 @@ def tidy(host: Host, run: RunRecord) -> None:
     """Forget the source; sweep orphans and say that the run is finished, once. Nothing while it goes on."""
     if not run.is_finished:
         return
-    host.forget(run.run_id)
+    host.forget(run)
     if run.tidied:
         return
     with held(host.store, run_lease(run.run_id)) as lease:

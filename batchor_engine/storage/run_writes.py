@@ -72,7 +72,7 @@ def create(connection: Connection, new: NewRun, now: float) -> bool:
     }
     while not insert_if_absent(connection, runs, **values):
         old = reads.run(connection, new.run_id, lock=True)
-        if old is not None and (old.total_items or old.ingest.finished or old.control is not RunControlState.RUNNING):
+        if old is not None and not old.gives_way:
             return False
         if old is not None:
             _delete_rows(connection, old.pk)

@@ -105,6 +105,64 @@ def test_a_start_that_was_killed_is_begun_again_in_its_folder(world: World, runn
     assert keys(root) == []
 
 
+def test_a_start_that_was_killed_before_it_signed_and_then_paused_signs_as_it_goes_on(
+    world: World, runner_of: Maker, root: str
+) -> None:
+    killed = runner_of("prod")
+    CrashPoints({"ingest.part_written": 1}).install(killed)
+    with pytest.raises(CrashError):
+        killed.start(world.job(3), run_id="daily")
+    open_artifacts(root).remove(signature(root))
+    again = runner_of("prod")
+    again.pause_run("daily")
+    run = again.start(world.job(3), run_id="daily")
+    signature(root)
+    run.resume()
+    assert len(run.wait().results()) == 3
+
+
+def test_a_start_that_was_killed_and_is_begun_again_elsewhere_leaves_its_first_folder_free(
+    world: World, runner_of: Maker, root: str, tmp_path: Path
+) -> None:
+    killed = runner_of("prod")
+    CrashPoints({"ingest.part_written": 1}).install(killed)
+    with pytest.raises(CrashError):
+        killed.start(world.job(3), run_id="daily")
+    elsewhere = runner_of("prod", artifacts_url=tmp_path / "elsewhere")
+    assert len(elsewhere.run_and_wait(world.job(3), run_id="daily").results()) == 3
+    assert keys(root) == []
+    elsewhere.delete_run("daily")
+    assert len(runner_of("prod").run_and_wait(world.job(3), run_id="daily").results()) == 3
+
+
+def test_a_start_that_was_killed_is_begun_again_elsewhere_where_its_first_folder_is_away(
+    world: World, runner_of: Maker, tmp_path: Path
+) -> None:
+    place = tmp_path / "away"
+    killed = runner_of("prod", artifacts_url=place)
+    CrashPoints({"ingest.part_written": 1}).install(killed)
+    with pytest.raises(CrashError):
+        killed.start(world.job(3), run_id="daily")
+    shutil.rmtree(place)
+    place.write_text("no folder")
+    elsewhere = runner_of("prod", artifacts_url=tmp_path / "elsewhere")
+    assert len(elsewhere.run_and_wait(world.job(3), run_id="daily").results()) == 3
+    assert place.read_text() == "no folder"
+
+
+def test_a_folder_of_a_lost_database_is_not_said_to_be_that_of_the_new_one_at_its_path(
+    world: World, runner_of: Maker, root: str, tmp_path: Path
+) -> None:
+    lost = runner_of("prod")
+    lost.run_and_wait(world.job(3), run_id="daily")
+    before = keys(root)
+    lost.close()
+    (tmp_path / "prod.sqlite3").unlink()
+    with pytest.raises(RunMismatchError, match=r"prod\.sqlite3, which is not the store there now, and the answers"):
+        runner_of("prod").start(world.job(3), run_id="daily")
+    assert keys(root) == before
+
+
 def test_a_restored_database_is_the_same_owner(world: World, runner_of: Maker, root: str, tmp_path: Path) -> None:
     before = runner_of("prod")
     before.start(world.job(3), run_id="daily")
@@ -147,6 +205,25 @@ def test_nothing_is_swept_in_a_folder_that_another_store_has_signed(world: World
     assert (finding.check, "/there/dev.sqlite3" in finding.message) == ("shared_folder", True)
     prod.delete_run("daily")
     assert set(keys(root)) == foreign
+
+
+def test_who_lost_a_run_before_its_first_row_leaves_its_folder_to_the_new_owner(
+    world: World, runner_of: Maker, root: str
+) -> None:
+    slow, owner = runner_of("prod"), runner_of("prod")
+    CrashPoints({"ingest.part_written": 1}).install(owner)
+
+    def fail(_item: Any) -> PromptParts:
+        world.clock.advance(61)
+        with pytest.raises(CrashError):
+            owner.start(world.job(3), run_id="daily")
+        raise KeyError("body")
+
+    with pytest.raises(PromptBuildError):
+        slow.start(world.job(3, build_prompt=fail), run_id="daily")
+    with pytest.raises(RunMismatchError, match=r"prod\.sqlite3"):
+        runner_of("dev").start(world.job(3), run_id="daily")
+    assert len(runner_of("prod").run_and_wait(world.job(3), run_id="daily").results()) == 3
 
 
 def test_a_death_while_an_empty_run_is_taken_back_does_not_close_its_folder(

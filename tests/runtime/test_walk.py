@@ -207,7 +207,9 @@ def test_the_end_of_a_run_is_told_once_and_its_source_is_let_go(world: World) ->
         world.events.clear()
         runner.run_and_wait(world.job(rows), run_id=run_id)
         assert [event.data for event in world.happened("run_finished")] == [{"status": "completed"}]
-        assert runner.host.job_of(run_id) is None
+        stored = runner.storage.run(run_id)
+        assert stored is not None
+        assert runner.host.job_of(stored) is None
 
 
 def test_events_add_up_to_the_summary(world: World) -> None:
