@@ -39,6 +39,7 @@ from batchor_dagster.metadata import (
 from batchor_dagster.partitions import keys_of
 from batchor_dagster.resources import RESOURCE, BatchorResource
 from batchor_dagster.sensors import tick_seconds
+from batchor_dagster.submitters import at_work, submits
 from batchor_dagster.tick import CLOCK_MARGIN_SEC
 from batchor_engine import BatchRunner, ItemStatus, RunControlState, RunInfo, UnknownRunError, counted
 
@@ -246,7 +247,7 @@ class SubmissionTick:
     def _submitting(self, one: Submission) -> Iterator[dg.DagsterRun]:
         """Dagster runs that have not ended and submit this asset, whoever asked for them."""
         for run in self._unfinished:
-            if one.key in (run.asset_selection or assets_of_job(self.repository, run.job_name)):
+            if submits(run, one.key, partial(assets_of_job, self.repository)):
                 yield run
 
     @cached_property
@@ -254,9 +255,8 @@ class SubmissionTick:
         return starting_runs(self.instance)
 
     @cached_property
-    def _unfinished(self) -> list[dg.DagsterRun]:
-        found = self.instance.get_run_records(dg.RunsFilter(statuses=UNFINISHED))
-        return [record.dagster_run for record in found if not is_given_up(record)]
+    def _unfinished(self) -> Sequence[dg.DagsterRun]:
+        return at_work(self.instance)
 
     def _request(self, due: Due) -> dg.RunRequest | None:
         """The next attempt, unless the last one is too young or was cancelled."""

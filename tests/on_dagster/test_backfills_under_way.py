@@ -64,6 +64,17 @@ def ordered_of_job(shop: Shop, job: str, partitions: Sequence[str]) -> Partition
     return found
 
 
+def queue(
+    shop: Shop,
+    tags: dict[str, str],
+    asset: str = "triage_batch",
+    status: dg.DagsterRunStatus = dg.DagsterRunStatus.NOT_STARTED,
+) -> dg.DagsterRun:
+    """A run of Dagster that somebody else asked for."""
+    selected = frozenset([dg.AssetKey(asset)])
+    return shop.instance.add_run(dg.DagsterRun("__ASSET_JOB", status=status, tags=tags, asset_selection=selected))
+
+
 def test_what_a_backfill_has_not_started_yet_is_left_to_it_and_the_tick_says_so(shop: Shop) -> None:
     defs = place(shop)
     with_tickets(shop, defs, DAY, NEXT_DAY)
@@ -155,11 +166,68 @@ def test_a_queued_run_of_the_sensor_sends_nothing_once_a_backfill_was_asked_for(
     assert submit_next(shop, defs).asset_materializations_for_node("triage_batch")[0].partition == DAY
 
 
+def test_a_queued_run_of_the_sensor_sends_nothing_once_a_backfill_has_queued_its_run_behind_it(
+    shop: Shop, capfd: pytest.CaptureFixture[str]
+) -> None:
+    defs = place(shop)
+    with_tickets(shop, defs, DAY)
+    (request,) = tick(shop, defs).run_requests or []
+    backfill = ordered(shop, subset(DAY))
+    assert backfill.asset_backfill_data
+    requested = backfill.asset_backfill_data._replace(requested_subset=subset(DAY))
+    shop.instance.update_backfill(backfill._replace(asset_backfill_data=requested))
+    theirs = queue(shop, {"dagster/partition": DAY, "dagster/backfill": "b1"})
+    late = shop.obey(defs, request)
+    assert late.success
+    assert late.asset_materializations_for_node("triage_batch") == []
+    told = f"triage[{DAY}] is left to Dagster's run {theirs.run_id}, which is queued or at work: nothing is sent."
+    assert told in capfd.readouterr().err
+    assert shop.materialize(defs, "triage_batch", partition_key=DAY, tags={"dagster/backfill": "b1"}).success
+    assert len(shop.infos()) == len(shop.sandbox.batches()) == 1
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"dagster/partition": DAY},
+        {"dagster/asset_partition_range_start": DAY, "dagster/asset_partition_range_end": THIRD_DAY},
+    ],
+)
+def test_a_queued_run_of_the_sensor_sends_nothing_while_a_persons_run_covers_its_partition(
+    shop: Shop, tags: dict[str, str]
+) -> None:
+    defs = place(shop)
+    with_tickets(shop, defs, NEXT_DAY if len(tags) > 1 else DAY)
+    (request,) = tick(shop, defs).run_requests or []
+    queue(shop, tags)
+    assert shop.obey(defs, request).asset_materializations_for_node("triage_batch") == []
+    assert shop.infos() == []
+
+
+def test_a_queued_run_of_the_sensor_yields_to_no_run_that_is_dead_or_a_sensors_or_for_something_else(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defs = place(shop)
+    with_tickets(shop, defs, DAY)
+    (request,) = tick(shop, defs).run_requests or []
+    again = f"due:triage[{DAY}]@2026-03-05T00:00:00.000000+00:00"
+    queue(shop, {"dagster/partition": DAY, "batchor/generation": again})
+    queue(shop, {"dagster/partition": NEXT_DAY})
+    queue(shop, {"dagster/partition": DAY}, "triage")
+    queue(shop, {"dagster/partition": DAY}, status=dg.DagsterRunStatus.STARTED)
+    assert shop.obey(defs, request).asset_materializations_for_node("triage_batch") == []
+    real = time.time
+    monkeypatch.setattr("batchor_dagster.ledger.time.time", lambda: real() + 1801.0)
+    assert shop.obey(defs, request).asset_materializations_for_node("triage_batch")
+    assert len(shop.infos()) == 1
+
+
 def test_a_submission_that_died_after_it_paid_goes_on_beside_a_backfill(shop: Shop) -> None:
     defs = place(shop)
     with_tickets(shop, defs, DAY)
     (request,) = tick(shop, defs).run_requests or []
     assert shop.obey(defs, request).success
     ordered(shop, subset(DAY))
+    queue(shop, {"dagster/partition": DAY, "dagster/backfill": "b1"})
     assert shop.obey(defs, request).asset_materializations_for_node("triage_batch")
     assert len(shop.infos()) == len(shop.sandbox.batches()) == 1
