@@ -195,11 +195,11 @@ def _left_to(context: dg.AssetExecutionContext, runner: BatchRunner, where: Slot
         return ""
     if backfill := awaited.get(where.partition):
         return f"{where} is left to backfill {backfill}, which has yet to start its run"
-    return f"{where} is left to Dagster's run {rival}, which is queued or at work" if rival else ""
+    return f"{where} is left to Dagster's run {rival}, which is queued, at work or to be retried" if rival else ""
 
 
 def _rival(context: dg.AssetExecutionContext, partition: str) -> str | None:
-    """A run of Dagster, not of a submission sensor, that has not ended and submits a partition.
+    """A run of Dagster, not of a submission sensor, that submits a partition, or will when Dagster retries it.
 
     Only a sensor's run yields, so none that it yields to yields to it.
     """

@@ -180,7 +180,7 @@ def test_a_queued_run_of_the_sensor_sends_nothing_once_a_backfill_has_queued_its
     late = shop.obey(defs, request)
     assert late.success
     assert late.asset_materializations_for_node("triage_batch") == []
-    told = f"triage[{DAY}] is left to Dagster's run {theirs.run_id}, which is queued or at work: nothing is sent."
+    told = f"triage[{DAY}] is left to Dagster's run {theirs.run_id}, which is queued, at work or to be retried: nothing"
     assert told in capfd.readouterr().err
     assert shop.materialize(defs, "triage_batch", partition_key=DAY, tags={"dagster/backfill": "b1"}).success
     assert len(shop.infos()) == len(shop.sandbox.batches()) == 1
@@ -218,6 +218,27 @@ def test_a_queued_run_of_the_sensor_yields_to_no_run_that_is_dead_or_a_sensors_o
     assert shop.obey(defs, request).asset_materializations_for_node("triage_batch") == []
     real = time.time
     monkeypatch.setattr("batchor_dagster.ledger.time.time", lambda: real() + 1801.0)
+    assert shop.obey(defs, request).asset_materializations_for_node("triage_batch")
+    assert len(shop.infos()) == 1
+
+
+def test_a_run_that_failed_and_that_dagster_will_retry_has_its_partition_left_to_it_for_half_an_hour(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defs = place(shop)
+    with_tickets(shop, defs, DAY)
+    (request,) = tick(shop, defs).run_requests or []
+    tags = {"dagster/partition": DAY, "dagster/backfill": "b1", "dagster/will_retry": "true"}
+    died = queue(shop, tags, status=dg.DagsterRunStatus.FAILURE)
+    assert asked(shop, defs) == []
+    assert shop.obey(defs, request).asset_materializations_for_node("triage_batch") == []
+    real = time.time
+    for passed, due in (1700.0, []), (1900.0, [DAY]):
+        with monkeypatch.context() as later:
+            later.setattr("batchor_dagster.submitters.time.time", lambda passed=passed: real() + passed)
+            assert asked(shop, defs) == due
+    # Its retry speaks for itself.
+    shop.instance.add_run_tags(died.run_id, {"dagster/auto_retry_run_id": "1"})
     assert shop.obey(defs, request).asset_materializations_for_node("triage_batch")
     assert len(shop.infos()) == 1
 
