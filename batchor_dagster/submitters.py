@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from batchor_dagster.backfills import AssetsOfJob
+from batchor_dagster.backfills import CodeLocation
 from batchor_dagster.ledger import GIVEN_UP_SEC, UNFINISHED, is_given_up
 
 # On a failed run that Dagster's run_retries will start again, and the id of the run that it then started.
@@ -35,6 +35,7 @@ def _unfinished(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
     return [record.dagster_run for record in found if not is_given_up(record)]
 
 
-def submits(run: dg.DagsterRun, key: dg.AssetKey, selected_by: AssetsOfJob) -> bool:
+def submits(run: dg.DagsterRun, key: dg.AssetKey, here: CodeLocation) -> bool:
     """Whether an asset is among what a run materializes."""
-    return key in (run.asset_selection or selected_by(run.job_name))
+    job = run.remote_job_origin
+    return key in (run.asset_selection or here.assets_of_job(run.job_name, job and job.repository_origin))

@@ -45,9 +45,16 @@ def ordered(shop: Shop, target: AssetGraphSubset, name: str = "b1") -> Partition
     return found
 
 
-def ordered_of_job(shop: Shop, job: str, partitions: Sequence[str]) -> PartitionBackfill:
+def place_named(name: str | None) -> InProcessCodeLocationOrigin:
+    return InProcessCodeLocationOrigin(LoadableTargetOrigin(python_file="defs.py"), location_name=name)
+
+
+def repository_in(location: str | None) -> RemoteRepositoryOrigin:
+    return RemoteRepositoryOrigin(code_location_origin=place_named(location), repository_name="__repository__")
+
+
+def ordered_of_job(shop: Shop, job: str, partitions: Sequence[str], location: str | None = None) -> PartitionBackfill:
     """A backfill as the page of a job asks for it."""
-    location = InProcessCodeLocationOrigin(LoadableTargetOrigin(python_file="defs.py"))
     found = PartitionBackfill(
         backfill_id=f"b-{job}",
         status=BulkActionStatus.REQUESTED,
@@ -55,7 +62,7 @@ def ordered_of_job(shop: Shop, job: str, partitions: Sequence[str]) -> Partition
         tags={},
         backfill_timestamp=time.time(),
         partition_set_origin=RemotePartitionSetOrigin(
-            repository_origin=RemoteRepositoryOrigin(code_location_origin=location, repository_name="__repository__"),
+            repository_origin=repository_in(location),
             partition_set_name=f"{job}_partition_set",
         ),
         partition_names=partitions,
@@ -146,6 +153,43 @@ def test_what_the_backfill_of_a_job_has_not_started_yet_is_left_to_it(shop: Shop
     shop.instance.update_backfill(backfill._replace(status=BulkActionStatus.COMPLETED_SUCCESS))
     ordered_of_job(shop, "hourly", [DAY, NEXT_DAY])
     assert asked(shop, defs) == [DAY]
+
+
+def asked_in(location: str, shop: Shop, defs: dg.Definitions) -> list[str | None]:
+    """What a tick asks for in a code location of this name."""
+    repository = defs.get_repository_def()
+    context = dg.SensorEvaluationContext(
+        instance_ref=None,
+        last_tick_completion_time=None,
+        last_run_key=None,
+        cursor=None,
+        repository_name="__repository__",
+        repository_def=repository,
+        resources=repository.get_top_level_resources(),
+        code_location_origin=place_named(location),
+        instance=shop.instance,
+    )
+    with context:
+        result = defs.resolve_sensor_def("batchor_submission_sensor")(context)
+    assert isinstance(result, dg.SensorResult)
+    return [request.partition_key for request in result.run_requests or []]
+
+
+def test_a_job_of_the_same_name_in_another_code_location_holds_nothing_back(shop: Shop) -> None:
+    nightly = dg.define_asset_job("nightly", selection=["triage_batch"])
+    defs = dg.Definitions.merge(place(shop), dg.Definitions(jobs=[nightly]))
+    with_tickets(shop, defs, DAY)
+    ordered_of_job(shop, "nightly", [DAY], location="theirs")
+    shop.instance.add_run(
+        dg.DagsterRun(
+            "nightly",
+            status=dg.DagsterRunStatus.NOT_STARTED,
+            tags={"dagster/partition": DAY},
+            remote_job_origin=repository_in("theirs").get_job_origin("nightly"),
+        )
+    )
+    assert asked_in("theirs", shop, defs) == []
+    assert asked_in("ours", shop, defs) == [DAY]
 
 
 def test_a_queued_run_of_the_sensor_sends_nothing_once_a_backfill_was_asked_for(
