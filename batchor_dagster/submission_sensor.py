@@ -266,8 +266,10 @@ class SubmissionTick:
         earlier = self.instance.get_run_records(dg.RunsFilter(tags={GENERATION_TAG: due.generation}))
         if earlier and not _may_ask_again(earlier):
             return None
+        # Not after their count: an older one may be deleted, and Dagster starts nothing for a key that a run has.
+        attempt = earlier[0].dagster_run.run_id if earlier else "0"
         return dg.RunRequest(
-            run_key=f"{due.generation}:{len(earlier)}",
+            run_key=f"{due.generation}:{attempt}",
             asset_selection=[due.submission.key],
             partition_key=due.partition or None,
             tags={
