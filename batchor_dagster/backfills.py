@@ -5,13 +5,33 @@ Law: reads Dagster's records only. A backfill counts while Dagster starts runs f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 
-# The assets of a job, by the name of the job.
-AssetsOfJob = Callable[[str], Collection[dg.AssetKey]]
+
+@dataclass(frozen=True)
+class CodeLocation:
+    """The definitions of whoever asks and the name of their code location, as far as these are known."""
+
+    repository: dg.RepositoryDefinition | None
+    name: str | None
+
+    def assets_of_job(self, job: str, origin: Any) -> Collection[dg.AssetKey]:
+        """What a job selects; nothing where this code location has no such job, and another one's may be called so.
+
+        `origin` is the job's repository as Dagster records it, None where it does not.
+        """
+        if self.repository is None or self._is_elsewhere(self.repository.name, origin):
+            return ()
+        return self.repository.get_job(job).asset_layer.selected_asset_keys if self.repository.has_job(job) else ()
+
+    def _is_elsewhere(self, repository: str, origin: Any) -> bool:
+        if origin is None or self.name is None:
+            return False
+        return (self.name, repository) != (origin.code_location_origin.location_name, origin.repository_name)
 
 
 def starting_runs(instance: dg.DagsterInstance) -> Sequence[Any]:
@@ -24,26 +44,19 @@ def starting_runs(instance: dg.DagsterInstance) -> Sequence[Any]:
     return instance.get_backfills(status=states.REQUESTED)
 
 
-def assets_of_job(repository: dg.RepositoryDefinition | None, name: str) -> Collection[dg.AssetKey]:
-    """What a job selects; nothing where there is no such job."""
-    if repository is None or not repository.has_job(name):
-        return ()
-    return repository.get_job(name).asset_layer.selected_asset_keys
-
-
-def left_to(backfills: Iterable[Any], key: dg.AssetKey, selected_by: AssetsOfJob) -> dict[str, str]:
+def left_to(backfills: Iterable[Any], key: dg.AssetKey, here: CodeLocation) -> dict[str, str]:
     """By partition of an asset, "" without partitions: the backfill that targets it and has no run for it yet."""
-    return {partition: one.backfill_id for one in backfills for partition in _awaited(one, key, selected_by)}
+    return {partition: one.backfill_id for one in backfills for partition in _awaited(one, key, here)}
 
 
-def _awaited(backfill: Any, key: dg.AssetKey, selected_by: AssetsOfJob) -> Collection[str]:
+def _awaited(backfill: Any, key: dg.AssetKey, here: CodeLocation) -> Collection[str]:
     data = backfill.asset_backfill_data
     if data is not None:
         # What is below a failure is never started.
         done = _partitions(data.requested_subset, key) | _partitions(data.failed_and_downstream_subset, key)
         return _partitions(data.target_subset, key) - done
-    names = list(backfill.partition_names or ())
-    if not names or key not in selected_by(backfill.job_name or ""):
+    names, origin = list(backfill.partition_names or ()), backfill.partition_set_origin
+    if not names or origin is None or key not in here.assets_of_job(backfill.job_name or "", origin.repository_origin):
         return ()
     last = backfill.last_submitted_partition_name
     return names[names.index(last) + 1 :] if last in names else names

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import dagster as dg
 
-from batchor_dagster.backfills import assets_of_job, left_to, starting_runs
+from batchor_dagster.backfills import CodeLocation, left_to, starting_runs
 from batchor_dagster.config import (
     NEW,
     RESUME,
@@ -43,8 +42,9 @@ from batchor_dagster.engine_runs import (
     views,
 )
 from batchor_dagster.metadata import GENERATION_TAG, LATEST_RUN_TAG, BatchorMetadataSet
-from batchor_dagster.partitions import partitions_of_step
+from batchor_dagster.partitions import is_within, partitions_of_step
 from batchor_dagster.reports import in_batches, submission_metadata, why_waiting
+from batchor_dagster.submitters import at_work, submits
 from batchor_dagster.unread import cut_short
 from batchor_engine import (
     BatchJob,
@@ -184,23 +184,44 @@ def _left_to(context: dg.AssetExecutionContext, runner: BatchRunner, where: Slot
     """
     if not generation.startswith(DUE) or isinstance(where, SlotRange):
         return ""
-    # In this order: what a backfill starts meanwhile is seen as the engine's run.
-    awaited = left_to(starting_runs(context.instance), context.assets_def.key, partial(_assets_of_job, context))
+    # In this order: what a backfill starts meanwhile is seen as a run of Dagster, and what that sends as the engine's.
+    here = _location(context)
+    awaited = left_to(starting_runs(context.instance), context.assets_def.key, here)
+    rival = _rival(context, where.partition, here)
     newest, own = newest_run(runner, where), where.run_id(generation)
     if newest is not None and newest.run_id not in {own, context.run.tags.get(LATEST_RUN_TAG)}:
         return f"{newest.run_id} was submitted for {where} since the sensor asked for it"
     if newest is not None and newest.run_id == own:
         return ""
-    backfill = awaited.get(where.partition)
-    return f"{where} is left to backfill {backfill}, which has yet to start its run" if backfill else ""
+    if backfill := awaited.get(where.partition):
+        return f"{where} is left to backfill {backfill}, which has yet to start its run"
+    return f"{where} is left to Dagster's run {rival}, which is queued, at work or to be retried" if rival else ""
 
 
-def _assets_of_job(context: dg.AssetExecutionContext, name: str) -> Collection[dg.AssetKey]:
+def _rival(context: dg.AssetExecutionContext, partition: str, here: CodeLocation) -> str | None:
+    """A run of Dagster, not of a submission sensor, that submits a partition, or will when Dagster retries it.
+
+    Only a sensor's run yields, so none that it yields to yields to it.
+    """
+    instance, asset = context.instance, context.assets_def
+    partitions = asset.partitions_def
+    stored = partitions.get_partition_keys(dynamic_partitions_store=instance) if partitions else []
+    for run in at_work(instance):
+        if not submits(run, asset.key, here):
+            continue
+        if is_within(run.tags, partition, stored) and not generation_of(run, instance).startswith(DUE):
+            return run.run_id
+    return None
+
+
+def _location(context: dg.AssetExecutionContext) -> CodeLocation:
+    job = context.run.remote_job_origin
+    name = job.repository_origin.code_location_origin.location_name if job else None
     try:
-        return assets_of_job(context.repository_def, name)
+        return CodeLocation(context.repository_def, name)
     except Exception:  # noqa: BLE001 - Dagster has no question for it, and its error is of a private class
         # A run outside a code location, where no job is known.
-        return ()
+        return CodeLocation(None, name)
 
 
 _NEW_GENERATION = "materialize in a new run for a new generation"

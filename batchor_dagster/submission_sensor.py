@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import chain, zip_longest
 from typing import Any, Literal
 
 import dagster as dg
 
 from batchor_dagster.assets import AnyAssets, flatten, result_specs
-from batchor_dagster.backfills import assets_of_job, left_to, starting_runs
+from batchor_dagster.backfills import CodeLocation, left_to, starting_runs
 from batchor_dagster.due import MadeOf, Shown, Submission, has_ended, partitions_by_age, submission_of
 from batchor_dagster.engine_runs import (
     ASSET_LABEL,
@@ -39,6 +39,7 @@ from batchor_dagster.metadata import (
 from batchor_dagster.partitions import keys_of
 from batchor_dagster.resources import RESOURCE, BatchorResource
 from batchor_dagster.sensors import tick_seconds
+from batchor_dagster.submitters import at_work, submits
 from batchor_dagster.tick import CLOCK_MARGIN_SEC
 from batchor_engine import BatchRunner, ItemStatus, RunControlState, RunInfo, UnknownRunError, counted
 
@@ -102,7 +103,9 @@ def build_batchor_submission_sensor(
         here = context.repository_def.assets_defs_by_key if context.repository_def else {}
         submissions = [submission_of(key, label, {**given, **here}) for key, label in labels.items()]
         with closing(batchor.runner()) as runner:
-            tick = SubmissionTick(context.instance, runner, rules, submissions, deadline, context.repository_def)
+            origin = context.code_location_origin
+            location = CodeLocation(context.repository_def, origin.location_name if origin else None)
+            tick = SubmissionTick(context.instance, runner, rules, submissions, deadline, location)
             result = tick.run()
         if result.run_requests and tick.left:
             context.log.info(tick.told_left())
@@ -139,7 +142,7 @@ class SubmissionTick:
     rules: Rules
     submissions: Sequence[Submission]
     deadline: float
-    repository: dg.RepositoryDefinition | None = None
+    here: CodeLocation
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     # Assets of which something due was left to a backfill, and its id.
     left: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
@@ -186,7 +189,7 @@ class SubmissionTick:
 
     def _due(self, one: Submission, under_way: Mapping[str, dg.DagsterRun]) -> Iterator[Due]:
         # In this order: what a backfill starts meanwhile is seen as a run, and what a run ends with as shown.
-        awaited = left_to(self._backfills, one.key, partial(assets_of_job, self.repository))
+        awaited = left_to(self._backfills, one.key, self.here)
         submitting = list(self._submitting(one))
         shown = Shown.read(self.instance, one)
         partitions = partitions_by_age(one, self.now, self.instance)
@@ -246,7 +249,7 @@ class SubmissionTick:
     def _submitting(self, one: Submission) -> Iterator[dg.DagsterRun]:
         """Dagster runs that have not ended and submit this asset, whoever asked for them."""
         for run in self._unfinished:
-            if one.key in (run.asset_selection or assets_of_job(self.repository, run.job_name)):
+            if submits(run, one.key, self.here):
                 yield run
 
     @cached_property
@@ -254,9 +257,8 @@ class SubmissionTick:
         return starting_runs(self.instance)
 
     @cached_property
-    def _unfinished(self) -> list[dg.DagsterRun]:
-        found = self.instance.get_run_records(dg.RunsFilter(statuses=UNFINISHED))
-        return [record.dagster_run for record in found if not is_given_up(record)]
+    def _unfinished(self) -> Sequence[dg.DagsterRun]:
+        return at_work(self.instance)
 
     def _request(self, due: Due) -> dg.RunRequest | None:
         """The next attempt, unless the last one is too young or was cancelled."""
@@ -264,8 +266,10 @@ class SubmissionTick:
         earlier = self.instance.get_run_records(dg.RunsFilter(tags={GENERATION_TAG: due.generation}))
         if earlier and not _may_ask_again(earlier):
             return None
+        # Not after their count: an older one may be deleted, and Dagster starts nothing for a key that a run has.
+        attempt = earlier[0].dagster_run.run_id if earlier else "0"
         return dg.RunRequest(
-            run_key=f"{due.generation}:{len(earlier)}",
+            run_key=f"{due.generation}:{attempt}",
             asset_selection=[due.submission.key],
             partition_key=due.partition or None,
             tags={

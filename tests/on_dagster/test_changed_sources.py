@@ -12,7 +12,18 @@ import pytest
 from batchor_dagster import batchor_assets
 from batchor_engine import BatchItem, BatchJob
 from example_project.models import TicketTriage
-from tests.on_dagster.shop import DAY, FOUR_ROWS, NEXT_DAY, Rows, Shop, days, job_for
+from tests.on_dagster.shop import (
+    DAY,
+    FOUR_ROWS,
+    NEXT_DAY,
+    Rows,
+    Shop,
+    days,
+    job_for,
+    tickets_asset,
+    triage_assets,
+)
+from tests.on_dagster.submitting import asked, place, submit_next, with_tickets
 
 MORE: Rows = [*FOUR_ROWS, {"id": "e", "body": "Another."}]
 
@@ -63,3 +74,23 @@ def test_a_reexecution_with_another_source_says_so_in_the_log_of_its_run(
         assert submit(shop, defs, DAY, "two") == []
     shop.sandbox.finish()
     assert shop.paid_lines() == len(FOUR_ROWS) * 2 + len(MORE)
+
+
+def test_new_rows_of_a_wiped_partition_are_not_resubmitted_and_the_log_of_the_sensors_run_says_so(
+    shop: Shop, rows: Rows
+) -> None:
+    defs = place(shop, tickets_asset(rows, days), triage_assets(partitions_def=days), on_upstream_update="resubmit")
+    with_tickets(shop, defs, DAY)
+    died = submit_next(shop, defs)
+    shop.instance.wipe_assets([dg.AssetKey("triage_batch")])
+    shop.instance.delete_run(died.run_id)
+    rows[:] = MORE
+    with_tickets(shop, defs, DAY)
+    (told,) = logged(shop, submit_next(shop, defs))
+    assert told.startswith(f"triage[{DAY}]: The source has changed since run 'triage-{DAY}-")
+    assert told.endswith("read it; nothing of the change is sent: materialize in a new run for a new generation.")
+    assert asked(shop, defs) == []
+    assert len(shop.infos()) == 1
+    assert shop.materialize(defs, "triage_batch", partition_key=DAY).success
+    shop.sandbox.finish()
+    assert shop.paid_lines() == len(FOUR_ROWS) + len(MORE)

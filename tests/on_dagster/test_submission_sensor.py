@@ -89,11 +89,29 @@ def test_a_failed_submission_waits_twice_as_long_each_time_and_is_not_lost(
     assert asked(shop, defs) == []
     monkeypatch.setattr("batchor_dagster.submission_sensor.time.time", lambda: 61.0)
     (second,) = tick(shop, defs).run_requests or []
-    assert second.run_key == f"due:triage[{DAY}]:1"
+    assert second.run_key == f"due:triage[{DAY}]:{record.dagster_run.run_id}"
     note(shop, second, dg.DagsterRunStatus.FAILURE)
     assert asked(shop, defs) == []
     monkeypatch.setattr("batchor_dagster.submission_sensor.time.time", lambda: 121.0)
     assert asked(shop, defs) == [DAY]
+
+
+def test_no_run_that_is_left_has_the_key_of_the_next_attempt_when_an_older_one_was_deleted(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defs = place(shop)
+    with_tickets(shop, defs, DAY)
+    monkeypatch.setattr("batchor_dagster.submission_sensor.FIRST_PAUSE_SEC", 0.0)
+    keys: list[str | None] = []
+    for _ in range(2):
+        (request,) = tick(shop, defs).run_requests or []
+        note(shop, request, dg.DagsterRunStatus.FAILURE)
+        keys.append(request.run_key)
+    newest, oldest = shop.instance.get_runs(dg.RunsFilter(tags={"batchor/generation": f"due:triage[{DAY}]"}))
+    shop.instance.delete_run(oldest.run_id)
+    (third,), (repeated,) = (tick(shop, defs).run_requests or [] for _ in range(2))
+    assert third.run_key == repeated.run_key == f"due:triage[{DAY}]:{newest.run_id}"
+    assert third.run_key not in keys
 
 
 def test_a_submission_that_a_person_cancelled_is_left_to_them(shop: Shop) -> None:
