@@ -227,7 +227,7 @@ class Tick:
                 # One run is enough to go on with; what has ended is delivered wherever it belongs.
                 some = places if reason == DELIVER else places[:1]
                 count += len(some)
-                yield from (self._request(info, reason, len(earlier), one, alone=len(some) == 1) for one in some)
+                yield from (self._request(info, reason, earlier, one, alone=len(some) == 1) for one in some)
 
     def _places(self, info: RunInfo, slots: Sequence[Slot]) -> list[list[str]]:
         """The partitions to ask for, in pieces of one run each: a run that fails turns red whatever it was for."""
@@ -250,10 +250,14 @@ class Tick:
         pause = min(self.ledger.watch.interval_sec * 2 ** len(earlier), LONGEST_PAUSE_SEC)
         return time.time() - (earlier[0].end_time or 0.0) >= pause
 
-    def _request(self, info: RunInfo, reason: str, earlier: int, keys: Sequence[str], *, alone: bool) -> dg.RunRequest:
+    def _request(
+        self, info: RunInfo, reason: str, earlier: Sequence[dg.RunRecord], keys: Sequence[str], *, alone: bool
+    ) -> dg.RunRequest:
         several = len(keys) > 1
+        # A count of those before would come again once one is deleted, and a key that a run has starts no other.
+        after = f":{earlier[0].dagster_run.run_id}" if earlier else ""
         return dg.RunRequest(
-            run_key=f"{info.run_id}:{info.revision}" + (f":{earlier}" if earlier else "") + _piece(keys, alone),
+            run_key=f"{info.run_id}:{info.revision}{after}" + _piece(keys, alone),
             asset_selection=self.ledger.watch.selection(slot_of(info).asset),
             # A round that delivers nothing would leave each planned check "Skipped"; one that delivers has its checks.
             asset_check_keys=[],
