@@ -165,6 +165,8 @@ class Tick:
         if refusal is not None and not requests and not observations and replace(cursor, wiped=stored.wiped) == stored:
             raise refusal
         nobodys = orphans(history.others, self.context.repository_def)
+        if requests and nobodys:
+            self.context.log.warning(orphans_message(nobodys, self.ledger.watch.resource_key).strip())
         line = _progress_line(flying, told, nobodys, self.ledger.watch.resource_key)
         return dg.SensorResult(
             run_requests=requests,

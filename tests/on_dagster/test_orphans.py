@@ -50,6 +50,19 @@ def test_runs_of_a_renamed_asset_are_named_by_every_tick_with_the_way_out(shop: 
     assert len(serve(shop, shop.definitions())) == 1
 
 
+def test_a_tick_that_asks_for_runs_names_those_of_a_renamed_asset_in_its_log(
+    shop: Shop, capfd: pytest.CaptureFixture[str]
+) -> None:
+    start(shop, "old")
+    defs = shop.definitions()
+    assert shop.materialize(defs, "tickets", "triage_batch").success
+    assert len(shop.tick(defs).run_requests or []) == 0
+    shop.sandbox.finish()
+    capfd.readouterr()
+    assert len(shop.tick(defs).run_requests or []) == 1
+    assert "No batch asset of this code location is called 'old' (1 unfinished run)" in capfd.readouterr().err
+
+
 def test_by_hand_a_run_of_a_renamed_asset_comes_to_its_end_and_no_job_promises_the_sensor(
     shop: Shop, capfd: pytest.CaptureFixture[str]
 ) -> None:
