@@ -77,11 +77,27 @@ def test_by_hand_a_run_of_a_renamed_asset_comes_to_its_end_and_no_job_promises_t
 
     said("pause")
     resumed, refreshed, exported = said("resume"), said("refresh"), said("export")
-    nobody = "no batch asset of 'batchor' is called 'old', so no sensor of it goes on with the run"
+    nobody = (
+        "no batch asset of 'batchor' here is called 'old', so unless another code location has it no sensor goes on "
+        "with the run"
+    )
     assert f"{nobody}: each launch of batchor_refresh does a round." in resumed
     assert f"it is over, and {nobody}: batchor_export copies its answers." in refreshed
     assert "results in" in exported
     assert skipped(shop.tick(defs)) == "No run is in flight."
+
+
+def test_a_job_does_not_deny_the_sensor_of_another_code_location(shop: Shop, capfd: pytest.CaptureFixture[str]) -> None:
+    here = shop.definitions([tickets_asset(FOUR_ROWS), triage_assets(name="ours")])
+    there = shop.definitions([tickets_asset(FOUR_ROWS), triage_assets(name="theirs")])
+    assert shop.materialize(there, "tickets", "theirs_batch").success
+    (run,) = shop.infos()
+    for order in ("pause", "resume"):
+        capfd.readouterr()
+        assert control(shop, here, order, run_id=run.run_id).success
+    assert "unless another code location has it no sensor goes on" in capfd.readouterr().err
+    shop.sandbox.finish()
+    assert [result.success for result in serve(shop, there)] == [True]
 
 
 def test_the_assets_of_another_sensor_or_resource_and_runs_without_dagster_are_no_orphans(shop: Shop) -> None:
