@@ -24,7 +24,7 @@ from batchor_dagster.engine_runs import (
 )
 from batchor_dagster.ledger import Ledger
 from batchor_dagster.metadata import REASON_TAG, REVISION_TAG, RUN_ID_TAG, SENSOR_TAG, BatchorMetadataSet
-from batchor_dagster.orphans import orphans, orphans_message
+from batchor_dagster.orphans import idle_message, orphans, orphans_message
 from batchor_dagster.partitions import digest_of, existing, pieces, range_tags
 from batchor_dagster.reports import answered_of, in_doubt_message, progress_metadata, unseen_message, who_waits
 from batchor_dagster.resources import job_name
@@ -164,10 +164,12 @@ class Tick:
         cursor = Cursor(seen, until, history.settled_at(until), before.wiped, away)
         if refusal is not None and not requests and not observations and replace(cursor, wiped=stored.wiped) == stored:
             raise refusal
+        resource_key = self.ledger.watch.resource_key
         nobodys = orphans(history.others, self.context.repository_def)
         if requests and nobodys:
-            self.context.log.warning(orphans_message(nobodys, self.ledger.watch.resource_key).strip())
-        line = _progress_line(flying, told, nobodys, self.ledger.watch.resource_key)
+            self.context.log.warning(orphans_message(nobodys, resource_key).strip())
+        idle = idle_message(history.others, nobodys, resource_key)
+        line = _progress_line(flying, told, nobodys, resource_key) if flying else idle
         return dg.SensorResult(
             run_requests=requests,
             skip_reason=None if requests else trouble + line,
@@ -375,8 +377,6 @@ def _progress_line(
     working: Sequence[RunInfo], progress: Progress, nobodys: Sequence[RunInfo], resource_key: str
 ) -> str:
     left = orphans_message(nobodys, resource_key)
-    if not working:
-        return f"No run of an asset here is in flight.{left}" if left else "No run is in flight."
     told = [progress[info.run_id] for info in working]
     answered, rows = sum(one.answered or 0 for one in told), sum(one.rows or 0 for one in told)
     doubts = in_doubt_message(sum(one.in_doubt or 0 for one in told), resource_key)

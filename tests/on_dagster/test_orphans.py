@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -115,7 +116,26 @@ def test_the_assets_of_another_sensor_or_resource_and_runs_without_dagster_are_n
             build_batchor_polling_sensor(assets=others, name="another"),
         ],
     )
-    assert skipped(shop.tick(defs)) == "No run is in flight."
+    assert skipped(shop.tick(defs)) == (
+        "No run that this sensor watches is in flight. Another sensor of this store has to watch those of 'others' (1 "
+        "unfinished run) and 'archived' (1 unfinished run); where none does, give the asset its resource_key back."
+    )
+
+
+def test_a_run_whose_asset_was_moved_to_another_store_is_named(shop: Shop, tmp_path: Path) -> None:
+    assert shop.materialize(shop.definitions(), "tickets", "triage_batch").success
+    (tmp_path / "archive").mkdir()
+    moved, second = triage_assets(resource_key="archive"), triage_assets(name="second")
+    archive = replace(shop, folder=tmp_path / "archive", store_url="", artifacts_url="").batchor
+    defs = dg.Definitions(
+        assets=list(flatten([tickets_asset(FOUR_ROWS), moved, second])),
+        resources={"batchor": shop.batchor, "archive": archive, IO_MANAGER_KEY: build_batchor_io_manager()},
+        sensors=[build_batchor_polling_sensor(assets=second)],
+    )
+    start(shop, "gone")
+    told = skipped(shop.tick(defs))
+    assert "Another sensor of this store has to watch those of 'triage' (1 unfinished run); where none does" in told
+    assert "No batch asset of this code location is called 'gone' (1 unfinished run)" in told
 
 
 def test_any_number_of_orphans_is_said_shortly(shop: Shop) -> None:
