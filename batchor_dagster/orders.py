@@ -59,7 +59,7 @@ class DeleteChoice(RunChoice):
 @dataclass(frozen=True)
 class Call:
     """A run that an order is for, what was filled in, the resource that names the other jobs, and the name of the run's
-    asset where no asset here is called so.
+    asset where no asset here is called so; another code location may have it.
     """
 
     runner: BatchRunner
@@ -80,8 +80,8 @@ class Call:
         who = (
             f"{self.job('export')} copies its answers" if over else f"each launch of {self.job('refresh')} does a round"
         )
-        unknown = f"no batch asset of {self.resource_key!r} is called {self.unknown_asset!r}"
-        return f"{unknown}, so no sensor of it goes on with the run: {who}"
+        unknown = f"no batch asset of {self.resource_key!r} here is called {self.unknown_asset!r}"
+        return f"{unknown}, so unless another code location has it no sensor goes on with the run: {who}"
 
 
 def in_dagsters_words(reason: str, resource_key: str) -> str:

@@ -6,6 +6,8 @@ range that is asked for holds exactly the partitions that are meant, as Dagster 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -74,6 +76,15 @@ def existing(
         return [key for key in keys if not key]
     with dg.partition_loading_context(dynamic_partitions_store=instance):
         return [key for key in keys if key and partitions.has_partition_key(key)]
+
+
+def digest_of(partitions: dg.PartitionsDefinition | None, instance: dg.DagsterInstance) -> str:
+    """What stands for the keys that Dagster has now; another one as soon as a key comes or goes."""
+    if partitions is None:
+        return ""
+    with dg.partition_loading_context(dynamic_partitions_store=instance):
+        text = json.dumps(sorted(partitions.get_partition_keys()))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def pieces(

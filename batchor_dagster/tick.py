@@ -24,8 +24,8 @@ from batchor_dagster.engine_runs import (
 )
 from batchor_dagster.ledger import Ledger
 from batchor_dagster.metadata import REASON_TAG, REVISION_TAG, RUN_ID_TAG, SENSOR_TAG, BatchorMetadataSet
-from batchor_dagster.orphans import orphans, orphans_message
-from batchor_dagster.partitions import existing, pieces, range_tags
+from batchor_dagster.orphans import idle_message, orphans, orphans_message
+from batchor_dagster.partitions import digest_of, existing, pieces, range_tags
 from batchor_dagster.reports import answered_of, in_doubt_message, progress_metadata, unseen_message, who_waits
 from batchor_dagster.resources import job_name
 from batchor_dagster.unread import is_idle, unread
@@ -56,20 +56,23 @@ class Cursor:
     """A digest of what was reported last, and the age before which every ended run is known to be delivered.
 
     `settled` is the fingerprint of those runs, so that one which was retried long after its end is noticed. `wiped` is
-    when assets were wiped last. Losing the cursor costs look-ups, never a report or a request.
+    when assets were wiped last, and `away` stands for the partitions that assets had which lacked one of an ended run.
+    Losing the cursor costs look-ups, never a report or a request.
     """
 
     seen: str = ""
     settled_until: float = 0.0
     settled: str = ""
     wiped: Mapping[str, str] = field(default_factory=dict[str, str])
+    away: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @classmethod
     def read(cls, text: str | None) -> Cursor:
         try:
             stored = json.loads(text or "{}")
             seen, settled = (str(stored.get(name, "")) for name in ("seen", "settled"))
-            return cls(seen, float(stored.get("settled_until", 0.0)), settled, dict(stored.get("wiped", {})))
+            wiped, away = (dict[str, str](stored.get(name, {})) for name in ("wiped", "away"))
+            return cls(seen, float(stored.get("settled_until", 0.0)), settled, wiped, away)
         except (ValueError, AttributeError, TypeError):
             return cls()
 
@@ -78,6 +81,10 @@ class Cursor:
         gone = any(wiped.get(asset) != when for asset, when in self.wiped.items())
         back = any(when for asset, when in wiped.items() if asset not in self.wiped)
         return Cursor(wiped=wiped) if gone or back else replace(self, wiped=wiped)
+
+    def unless_back(self, partitions: Mapping[str, str]) -> Cursor:
+        """This cursor; once an asset that lacked a partition has others, one that takes nothing for delivered."""
+        return self if partitions == self.away else replace(self, settled_until=0.0, settled="", away={})
 
     def write(self) -> str:
         return json.dumps(asdict(self))
@@ -142,21 +149,27 @@ class Tick:
         refusal, trouble = self._poll()
         stored = Cursor.read(self.context.cursor)
         before = stored.unless(self.ledger.wipes())
+        before = before.unless_back({asset: self._keys_of(asset) for asset in before.away})
         history = History.read(self.runner, self.ledger.watch.keys, before)
         own = _own_slots([*history.working, *history.ended])
         self.ledger.foresee(ended=(slot for info in history.ended for slot in own.get(info.run_id, ())))
-        undelivered, settled_until = self._undelivered(history, own)
+        away = dict(before.away)
+        undelivered, settled_until = self._undelivered(history, own, away)
         requests = list(self._requests(history.working, own, undelivered))
         # A cut run that a later one answers again, and that has nothing more to fetch, is nobody's concern.
         flying = [info for info in history.working if info.run_id in own or not is_idle(info)]
         told = {info.run_id: self._progress(info, own) for info in flying}
         observations, seen = self._observations(flying, told, own, before.seen)
         until = min([settled_until, *(_age(info) for info, _ in undelivered), *history.open_since()])
-        cursor = Cursor(seen, until, history.settled_at(until), before.wiped)
+        cursor = Cursor(seen, until, history.settled_at(until), before.wiped, away)
         if refusal is not None and not requests and not observations and replace(cursor, wiped=stored.wiped) == stored:
             raise refusal
+        resource_key = self.ledger.watch.resource_key
         nobodys = orphans(history.others, self.context.repository_def)
-        line = _progress_line(flying, told, nobodys, self.ledger.watch.resource_key)
+        if requests and nobodys:
+            self.context.log.warning(orphans_message(nobodys, resource_key).strip())
+        idle = idle_message(history.others, nobodys, resource_key)
+        line = _progress_line(flying, told, nobodys, resource_key) if flying else idle
         return dg.SensorResult(
             run_requests=requests,
             skip_reason=None if requests else trouble + line,
@@ -178,10 +191,10 @@ class Tick:
             self.context.log.warning(f"The provider did not answer: {error}")
         return None, unseen_message(report.errors)
 
-    def _undelivered(self, history: History, own: OwnSlots) -> tuple[list[Undelivered], float]:
+    def _undelivered(self, history: History, own: OwnSlots, away: dict[str, str]) -> tuple[list[Undelivered], float]:
         """Ended runs, the latest of a partition, that Dagster does not show there; and up to which age all are known.
 
-        Where Dagster has forgotten a partition nothing is shown, nor asked for.
+        Where Dagster has forgotten a partition nothing is shown, nor asked for, until it is back: `away` is told.
         """
         ended = sorted(history.ended, key=_age)
         found: list[Undelivered] = []
@@ -189,7 +202,12 @@ class Tick:
             if self._late():
                 return found, _age(info)
             parts = {slot: part for slot, (_, part) in views(self.runner, info, own.get(info.run_id, ())).items()}
-            where = self._there(self.ledger.undelivered(info, parts))
+            lost = self.ledger.undelivered(info, parts)
+            where = self._there(lost)
+            if len(where) < len(lost) and (asset := lost[0].asset) not in away:
+                away[asset] = self._keys_of(asset)
+                # What came back before they were read would never be seen to come back.
+                where = self._there(lost)
             if where:
                 found.append((info, where))
         return found, _age(ended[-1]) if ended else history.since
@@ -198,13 +216,16 @@ class Tick:
         """Those that Dagster still has; a partition may have been deleted, or its definition changed."""
         if self.context.repository_def is None or not slots:
             return list(slots)
-        kept = existing(self._partitions(slots[0]), [slot.partition for slot in slots], self.ledger.instance)
+        kept = existing(self._partitions(slots[0].asset), [slot.partition for slot in slots], self.ledger.instance)
         return [slot for slot in slots if slot.partition in kept]
 
-    def _partitions(self, slot: Slot) -> dg.PartitionsDefinition | None:
-        repository = self.context.repository_def
-        key = self.ledger.watch.keys[slot.asset]
-        return repository.assets_defs_by_key[key].partitions_def if repository else None
+    def _partitions(self, asset: str) -> dg.PartitionsDefinition | None:
+        repository, key = self.context.repository_def, self.ledger.watch.keys.get(asset)
+        return repository.assets_defs_by_key[key].partitions_def if repository and key else None
+
+    def _keys_of(self, asset: str) -> str:
+        """What stands for the partitions that an asset has now."""
+        return digest_of(self._partitions(asset), self.ledger.instance)
 
     def _requests(
         self, working: Sequence[RunInfo], own: OwnSlots, undelivered: Sequence[Undelivered]
@@ -227,7 +248,7 @@ class Tick:
                 # One run is enough to go on with; what has ended is delivered wherever it belongs.
                 some = places if reason == DELIVER else places[:1]
                 count += len(some)
-                yield from (self._request(info, reason, len(earlier), one, alone=len(some) == 1) for one in some)
+                yield from (self._request(info, reason, earlier, one, alone=len(some) == 1) for one in some)
 
     def _places(self, info: RunInfo, slots: Sequence[Slot]) -> list[list[str]]:
         """The partitions to ask for, in pieces of one run each: a run that fails turns red whatever it was for."""
@@ -238,7 +259,7 @@ class Tick:
                 f"{job_name('collect', self.ledger.watch.resource_key)} fetches what is paid."
             )
             return []
-        partitions = self._partitions(slots[0])
+        partitions = self._partitions(slots[0].asset)
         if len(there) == 1 or partitions is None:
             return [there]
         return pieces(partitions, there, [slot.partition for slot in slots_of(info)], self.ledger.instance)
@@ -250,10 +271,14 @@ class Tick:
         pause = min(self.ledger.watch.interval_sec * 2 ** len(earlier), LONGEST_PAUSE_SEC)
         return time.time() - (earlier[0].end_time or 0.0) >= pause
 
-    def _request(self, info: RunInfo, reason: str, earlier: int, keys: Sequence[str], *, alone: bool) -> dg.RunRequest:
+    def _request(
+        self, info: RunInfo, reason: str, earlier: Sequence[dg.RunRecord], keys: Sequence[str], *, alone: bool
+    ) -> dg.RunRequest:
         several = len(keys) > 1
+        # A count of those before would come again once one is deleted, and a key that a run has starts no other.
+        after = f":{earlier[0].dagster_run.run_id}" if earlier else ""
         return dg.RunRequest(
-            run_key=f"{info.run_id}:{info.revision}" + (f":{earlier}" if earlier else "") + _piece(keys, alone),
+            run_key=f"{info.run_id}:{info.revision}{after}" + _piece(keys, alone),
             asset_selection=self.ledger.watch.selection(slot_of(info).asset),
             # A round that delivers nothing would leave each planned check "Skipped"; one that delivers has its checks.
             asset_check_keys=[],
@@ -352,8 +377,6 @@ def _progress_line(
     working: Sequence[RunInfo], progress: Progress, nobodys: Sequence[RunInfo], resource_key: str
 ) -> str:
     left = orphans_message(nobodys, resource_key)
-    if not working:
-        return f"No run of an asset here is in flight.{left}" if left else "No run is in flight."
     told = [progress[info.run_id] for info in working]
     answered, rows = sum(one.answered or 0 for one in told), sum(one.rows or 0 for one in told)
     doubts = in_doubt_message(sum(one.in_doubt or 0 for one in told), resource_key)

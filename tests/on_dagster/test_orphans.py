@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -50,6 +51,19 @@ def test_runs_of_a_renamed_asset_are_named_by_every_tick_with_the_way_out(shop: 
     assert len(serve(shop, shop.definitions())) == 1
 
 
+def test_a_tick_that_asks_for_runs_names_those_of_a_renamed_asset_in_its_log(
+    shop: Shop, capfd: pytest.CaptureFixture[str]
+) -> None:
+    start(shop, "old")
+    defs = shop.definitions()
+    assert shop.materialize(defs, "tickets", "triage_batch").success
+    assert len(shop.tick(defs).run_requests or []) == 0
+    shop.sandbox.finish()
+    capfd.readouterr()
+    assert len(shop.tick(defs).run_requests or []) == 1
+    assert "No batch asset of this code location is called 'old' (1 unfinished run)" in capfd.readouterr().err
+
+
 def test_by_hand_a_run_of_a_renamed_asset_comes_to_its_end_and_no_job_promises_the_sensor(
     shop: Shop, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -64,11 +78,27 @@ def test_by_hand_a_run_of_a_renamed_asset_comes_to_its_end_and_no_job_promises_t
 
     said("pause")
     resumed, refreshed, exported = said("resume"), said("refresh"), said("export")
-    nobody = "no batch asset of 'batchor' is called 'old', so no sensor of it goes on with the run"
+    nobody = (
+        "no batch asset of 'batchor' here is called 'old', so unless another code location has it no sensor goes on "
+        "with the run"
+    )
     assert f"{nobody}: each launch of batchor_refresh does a round." in resumed
     assert f"it is over, and {nobody}: batchor_export copies its answers." in refreshed
     assert "results in" in exported
     assert skipped(shop.tick(defs)) == "No run is in flight."
+
+
+def test_a_job_does_not_deny_the_sensor_of_another_code_location(shop: Shop, capfd: pytest.CaptureFixture[str]) -> None:
+    here = shop.definitions([tickets_asset(FOUR_ROWS), triage_assets(name="ours")])
+    there = shop.definitions([tickets_asset(FOUR_ROWS), triage_assets(name="theirs")])
+    assert shop.materialize(there, "tickets", "theirs_batch").success
+    (run,) = shop.infos()
+    for order in ("pause", "resume"):
+        capfd.readouterr()
+        assert control(shop, here, order, run_id=run.run_id).success
+    assert "unless another code location has it no sensor goes on" in capfd.readouterr().err
+    shop.sandbox.finish()
+    assert [result.success for result in serve(shop, there)] == [True]
 
 
 def test_the_assets_of_another_sensor_or_resource_and_runs_without_dagster_are_no_orphans(shop: Shop) -> None:
@@ -86,7 +116,26 @@ def test_the_assets_of_another_sensor_or_resource_and_runs_without_dagster_are_n
             build_batchor_polling_sensor(assets=others, name="another"),
         ],
     )
-    assert skipped(shop.tick(defs)) == "No run is in flight."
+    assert skipped(shop.tick(defs)) == (
+        "No run that this sensor watches is in flight. Another sensor of this store has to watch those of 'others' (1 "
+        "unfinished run) and 'archived' (1 unfinished run); where none does, give the asset its resource_key back."
+    )
+
+
+def test_a_run_whose_asset_was_moved_to_another_store_is_named(shop: Shop, tmp_path: Path) -> None:
+    assert shop.materialize(shop.definitions(), "tickets", "triage_batch").success
+    (tmp_path / "archive").mkdir()
+    moved, second = triage_assets(resource_key="archive"), triage_assets(name="second")
+    archive = replace(shop, folder=tmp_path / "archive", store_url="", artifacts_url="").batchor
+    defs = dg.Definitions(
+        assets=list(flatten([tickets_asset(FOUR_ROWS), moved, second])),
+        resources={"batchor": shop.batchor, "archive": archive, IO_MANAGER_KEY: build_batchor_io_manager()},
+        sensors=[build_batchor_polling_sensor(assets=second)],
+    )
+    start(shop, "gone")
+    told = skipped(shop.tick(defs))
+    assert "Another sensor of this store has to watch those of 'triage' (1 unfinished run); where none does" in told
+    assert "No batch asset of this code location is called 'gone' (1 unfinished run)" in told
 
 
 def test_any_number_of_orphans_is_said_shortly(shop: Shop) -> None:

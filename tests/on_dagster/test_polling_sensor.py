@@ -49,10 +49,12 @@ def submitted(shop: Shop) -> dg.Definitions:
     return defs
 
 
-def note_run(shop: Shop, request: dg.RunRequest, status: dg.DagsterRunStatus) -> None:
-    """Record a run for this request, as the daemon does when it launches one."""
-    run = dg.DagsterRun(job_name="__ASSET_JOB", run_id=str(uuid.uuid4()), status=status, tags=dict(request.tags))
+def note_run(shop: Shop, request: dg.RunRequest, status: dg.DagsterRunStatus) -> str:
+    """Record a run for this request, as the daemon does when it launches one, and return its id."""
+    tags = {**request.tags, "dagster/run_key": request.run_key or ""}
+    run = dg.DagsterRun(job_name="__ASSET_JOB", run_id=str(uuid.uuid4()), status=status, tags=tags)
     shop.instance.add_run(run)
+    return run.run_id
 
 
 def test_a_tick_without_runs_asks_for_nothing(shop: Shop) -> None:
@@ -153,9 +155,24 @@ def test_a_failed_run_is_asked_for_again_under_another_key(shop: Shop) -> None:
     defs = submitted(shop)
     shop.sandbox.finish()
     (request,) = requests_of(shop.tick(defs))
-    note_run(shop, request, dg.DagsterRunStatus.FAILURE)
+    failed = note_run(shop, request, dg.DagsterRunStatus.FAILURE)
     (again,) = requests_of(shop.tick(defs))
-    assert again.run_key == f"{request.run_key}:1"
+    assert again.run_key == f"{request.run_key}:{failed}"
+
+
+def test_a_failed_run_that_somebody_deletes_does_not_stand_in_the_way_of_the_next(shop: Shop) -> None:
+    defs = submitted(shop)
+    shop.sandbox.finish()
+    failed: list[str] = []
+    for _ in range(2):
+        (request,) = requests_of(shop.tick(defs))
+        failed.append(note_run(shop, request, dg.DagsterRunStatus.FAILURE))
+    shop.instance.delete_run(failed[0])
+    (again,) = requests_of(shop.tick(defs))
+    # Dagster starts nothing for a key that a run has.
+    assert not shop.instance.get_runs(dg.RunsFilter(tags={"dagster/run_key": again.run_key or ""}))
+    assert requests_of(shop.tick(defs))[0].run_key == again.run_key
+    assert len(materialized(shop.obey(defs, again), "triage")) == 1
 
 
 def test_a_run_that_ended_elsewhere_is_delivered(shop: Shop) -> None:
@@ -292,13 +309,13 @@ def test_a_worker_that_was_killed_stands_in_the_way_for_half_an_hour(
     defs = submitted(shop)
     shop.sandbox.finish()
     (request,) = requests_of(shop.tick(defs))
-    note_run(shop, request, dg.DagsterRunStatus.STARTED)
+    dead = note_run(shop, request, dg.DagsterRunStatus.STARTED)
     now = time.time()
     monkeypatch.setattr("batchor_dagster.ledger.time.time", lambda: now + 1700)
     assert not requests_of(shop.tick(defs))
     monkeypatch.setattr("batchor_dagster.ledger.time.time", lambda: now + 1900)
     (again,) = requests_of(shop.tick(defs))
-    assert again.run_key == f"{request.run_key}:1"
+    assert again.run_key == f"{request.run_key}:{dead}"
 
 
 def test_a_tick_says_why_it_saw_nothing(shop: Shop) -> None:

@@ -48,6 +48,19 @@ def test_a_wiped_asset_is_delivered_again_with_all_its_partitions_and_pays_nothi
     assert shop.paid_lines() == 8
 
 
+def test_failed_rows_wiped_alone_come_back_when_they_are_materialized_and_pay_nothing(shop: Shop) -> None:
+    failures = dg.AssetKey("triage_failures")
+    defs = shop.definitions([tickets_asset(FOUR_ROWS), triage_assets(failures_asset=True)])
+    assert shop.materialize(defs, "tickets", "triage_batch").success
+    shop.sandbox.finish()
+    assert len(serve(shop, defs)) == 1
+    shop.instance.wipe_assets([failures])
+    assert not shop.tick(defs).run_requests
+    (event,) = shop.materialize(defs, "triage_failures").get_asset_materialization_events()
+    assert event.asset_key == failures
+    assert shop.paid_lines() == 4
+
+
 def test_an_asset_that_is_wiped_again_is_delivered_again(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     defs, cursor = delivered(shop)
     real = time.time
