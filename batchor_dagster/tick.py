@@ -164,12 +164,11 @@ class Tick:
         cursor = Cursor(seen, until, history.settled_at(until), before.wiped, away)
         if refusal is not None and not requests and not observations and replace(cursor, wiped=stored.wiped) == stored:
             raise refusal
-        resource_key = self.ledger.watch.resource_key
+        key = self.ledger.watch.resource_key
         nobodys = orphans(history.others, self.context.repository_def)
         if requests and nobodys:
-            self.context.log.warning(orphans_message(nobodys, resource_key).strip())
-        idle = idle_message(history.others, nobodys, resource_key)
-        line = _progress_line(flying, told, nobodys, resource_key) if flying else idle
+            self.context.log.warning(orphans_message(nobodys, key).strip())
+        line = _progress_line(flying, told, nobodys, key) if flying else idle_message(history.others, nobodys, key)
         return dg.SensorResult(
             run_requests=requests,
             skip_reason=None if requests else trouble + line,

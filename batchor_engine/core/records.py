@@ -83,7 +83,12 @@ class RunRecord:
     @property
     def gives_way(self) -> bool:
         """Whether a start may put a new run in its place: it has no rows, and nobody has paused or cancelled it."""
-        return not self.total_items and not self.ingest.finished and self.control is RunControlState.RUNNING
+        return self.is_empty and self.control is RunControlState.RUNNING
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no rows and may still get some; it protects nothing yet."""
+        return not self.total_items and not self.ingest.finished
 
     @property
     def total_items(self) -> int:

@@ -165,7 +165,7 @@ def take_back(host: Host, run_id: str, lease: Lease) -> None:
     """Forget a run that has no rows, and its files; LeaseLostError where another worker has taken it over."""
     host.store.renew(lease, LEASE_SEC)
     run = read_run(host, run_id)
-    if run.total_items or run.ingest.finished:
+    if not run.is_empty:
         return
     # While the number is still its own: the store may give it to the very next run, with files of its own.
     delete_files(host, run)

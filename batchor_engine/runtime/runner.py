@@ -172,7 +172,7 @@ class BatchRunner:
         self.host.attach(run, job)
         self.host.emit(run, "run_created" if created else "run_resumed")
         try:
-            if not run.total_items and not run.ingest.finished:
+            if run.is_empty:
                 sign(self.host, run)
             advance_held(self.host, run_id, lease, stop)
         except Exception:

@@ -87,7 +87,7 @@ def create(connection: Connection, new: NewRun, now: float) -> bool:
 def delete_run(connection: Connection, run_id: str, *, only_empty: bool) -> bool:
     """Forget a run; where `only_empty`, only one that has no rows."""
     old = reads.run(connection, run_id)
-    if old is None or (only_empty and (old.total_items or old.ingest.finished)):
+    if old is None or (only_empty and not old.is_empty):
         return False
     # Leases come before runs in the order of locks. A later batch may get the number of one of these.
     for batch_pk in connection.execute(_batches_of(old.pk)).scalars().all():
