@@ -166,18 +166,6 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def transaction_id(connection: Connection) -> str | None:
-    """By what landed() will find this transaction; None where it has written nothing."""
-    return connection.execute(text("SELECT CAST(pg_current_xact_id_if_assigned() AS text)")).scalar_one()
-
-
-def landed(connection: Connection, transaction: str) -> bool | None:
-    """Whether a transaction has committed; None while it is under way."""
-    query = text("SELECT pg_xact_status(CAST(:transaction AS xid8))")
-    status = connection.execute(query, {"transaction": transaction}).scalar_one()
-    return {"committed": True, "aborted": False}.get(str(status))
-
-
 def server_time(connection: Connection) -> float:
     """The server's clock, seconds since 1970."""
     return float(connection.execute(text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())

@@ -1,7 +1,7 @@
 """Transactions on a server that may go away in the middle.
 
 Law: a transaction happens once or its caller is told. One that was rolled back is done again; after a COMMIT without an
-answer the server is asked what became of it, and nothing is done again on a guess.
+answer its receipt is looked for, and nothing is done again on a guess.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from batchor_engine.errors import StoreError
-from batchor_engine.storage import dialect
+from batchor_engine.storage import dialect, receipts
 from batchor_engine.storage.dialect import Trouble
+from batchor_engine.storage.receipts import Names, Receipt
 
 T = TypeVar("T")
 
@@ -38,12 +39,13 @@ class Transactions:
         self._location = location
         self._sleep = sleep
         self._reached = False
+        self._names = Names()
 
     def write(self, act: Callable[[Connection], T]) -> T:
         return self._patiently(lambda: self._write_once(act))
 
     def read(self, act: Callable[[Connection], T], engine: Engine) -> T:
-        return self._patiently(lambda: self._read_once(act, engine))
+        return self._patiently(lambda: self._once(act, engine))
 
     def _patiently(self, once: Callable[[], T]) -> T:
         """Again after a lost connection, for a while, and after a conflict, some times."""
@@ -69,38 +71,38 @@ class Transactions:
         longest = min(0.02 * 2**tries, _LONGEST_PAUSE_SEC)
         self._sleep(longest * random.uniform(0.5, 1.0))  # noqa: S311 - spreads callers, protects nothing
 
-    def _read_once(self, act: Callable[[Connection], T], engine: Engine) -> T:
+    def _once(self, act: Callable[[Connection], T], engine: Engine) -> T:
         with engine.connect() as connection, connection.begin():
             return act(connection)
 
     def _write_once(self, act: Callable[[Connection], T]) -> T:
-        with self._engine.connect() as connection:
-            transaction = connection.begin()
-            try:
-                result = act(connection)
-                name = dialect.transaction_id(connection)
-            except BaseException:
-                transaction.rollback()
-                raise
-            try:
-                transaction.commit()
-            except DBAPIError as error:
-                if dialect.trouble_of(error) is not Trouble.LOST:
+        with self._names.one() as name:
+            with self._engine.connect() as connection:
+                transaction = connection.begin()
+                try:
+                    result = act(connection)
+                    receipt = receipts.leave(connection, name)
+                except BaseException:
+                    transaction.rollback()
                     raise
-            else:
+                try:
+                    transaction.commit()
+                except DBAPIError as error:
+                    if dialect.trouble_of(error) is not Trouble.LOST:
+                        raise
+                else:
+                    return result
+            if receipt is None or self._landed(receipt):
                 return result
-        if name is None or self._landed(name):
-            return result
-        raise _UndoneError
+            raise _UndoneError
 
-    def _landed(self, name: str) -> bool:
+    def _landed(self, receipt: Receipt) -> bool:
         """Whether a transaction whose COMMIT got no answer has happened."""
-        gives_up = time.monotonic() + RECONNECT_SEC
-        tries = 0
-        while time.monotonic() < gives_up:
-            answer = self._patiently(lambda: self._read_once(lambda it: dialect.landed(it, name), self._engine))
-            if answer is not None:
-                return answer
-            self._pause(tries)
-            tries += 1
-        raise StoreError(f"{self._location} was lost while it committed, and cannot say whether it did: try again.")
+        try:
+            return self._patiently(lambda: self._once(lambda it: receipts.is_there(it, receipt), self._engine))
+        except DBAPIError as error:
+            if dialect.trouble_of(error) is not Trouble.BUSY:
+                raise
+            raise StoreError(
+                f"{self._location} was lost while it committed, and cannot say whether it did: try again."
+            ) from None

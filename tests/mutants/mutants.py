@@ -71,15 +71,27 @@ MUTANTS = (
     ),
     mutant(
         "a commit without an answer is done again on a guess", 1, "storage/transactions.py",
-        "if name is None or self._landed(name):",
-        "if name is None:",
+        "if receipt is None or self._landed(receipt):",
+        "if receipt is None:",
         "tests/storage/test_postgres.py::test_a_commit_without_an_answer_happens_once",
     ),
     mutant(
         "a commit without an answer is taken for done", 1, "storage/transactions.py",
-        "if name is None or self._landed(name):",
-        "if name or not name:",
+        "if receipt is None or self._landed(receipt):",
+        "if True:",
         "tests/storage/test_postgres.py::test_a_commit_without_an_answer_happens_once",
+    ),
+    mutant(
+        "an earlier commit proves a later one", 1, "storage/receipts.py",
+        ".fence >= receipt.fence",
+        ".fence >= 1",
+        "tests/storage/test_receipts.py::test_a_transaction_that_a_killed_server_lost_is_done_again",
+    ),
+    mutant(
+        "two transactions share a receipt", 1, "storage/receipts.py",
+        "self._spare.pop()",
+        "self._spare[-1]",
+        "tests/storage/test_receipts.py::test_no_two_transactions_under_way_share_a_receipt",
     ),
     mutant(
         "tables are made without a lock", 2, "storage/dialect.py",
