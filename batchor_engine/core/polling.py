@@ -9,7 +9,7 @@ import random
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from batchor_engine.core.records import BatchRecord, Observation
+from batchor_engine.core.records import AwayBatch, BatchRecord, Observation
 from batchor_engine.core.types import BatchRemoteRecord
 
 LAST_WORDS = frozenset({"completed", "failed", "expired", "cancelled"})
@@ -18,7 +18,7 @@ _SLOWEST_SEC = 60.0
 _TWIN_SEC = 900.0
 
 
-def observation(batch: BatchRecord, remote: BatchRemoteRecord) -> Observation:
+def observation(batch: AwayBatch | BatchRecord, remote: BatchRemoteRecord) -> Observation:
     """What a remote record says of our batch; counts it does not give stay as they were."""
     status, completed, failed = _progress(batch, remote)
     return Observation(
@@ -35,13 +35,13 @@ def observation(batch: BatchRecord, remote: BatchRemoteRecord) -> Observation:
     )
 
 
-def is_news(batch: BatchRecord, remote: BatchRemoteRecord) -> bool:
+def is_news(batch: AwayBatch, remote: BatchRemoteRecord) -> bool:
     """Whether a remote record says more than is stored; a poll that saw nothing new writes nothing."""
     seen = _progress(batch, remote)
     return seen[0] in LAST_WORDS or seen != (batch.remote_status, batch.remote_completed, batch.remote_failed)
 
 
-def _progress(batch: BatchRecord, remote: BatchRemoteRecord) -> tuple[str, int, int]:
+def _progress(batch: AwayBatch | BatchRecord, remote: BatchRemoteRecord) -> tuple[str, int, int]:
     """Status, and rows completed and failed; counts that are not given stay as they were."""
     counts: Any = remote.get("request_counts") or {}
     completed, failed = counts.get("completed"), counts.get("failed")
@@ -61,12 +61,12 @@ def max_pages(active: int) -> int:
     return -(-active // PAGE_SIZE) + 1
 
 
-def by_list(batches: Collection[BatchRecord], now: float) -> bool:
+def by_list(batches: Collection[AwayBatch], now: float) -> bool:
     """Whether to look at a list page: for several batches, and while a late twin of a young one may still appear."""
     return len(batches) > 1 or any(now - batch.created_at < _TWIN_SEC for batch in batches)
 
 
-def in_turn(batches: Collection[BatchRecord], last: int | None, now: float) -> Sequence[BatchRecord]:
+def in_turn(batches: Collection[AwayBatch], last: int | None, now: float) -> Sequence[AwayBatch]:
     """The batches, beginning with the one after `last`; anywhere when none is known, so that short processes differ."""
     line = sorted(batches, key=lambda batch: batch.pk)
     if not line:

@@ -279,6 +279,22 @@ class BatchRecord:
         return self.state in BATCH_LIVE
 
 
+class AwayBatch(NamedTuple):
+    """What a poll needs of a submitted batch; the fields are those of BatchRecord."""
+
+    pk: int
+    run_pk: int
+    run_id: str
+    intent_id: str
+    account: str
+    scope: str
+    provider_batch_id: str | None
+    remote_status: str | None
+    remote_completed: int
+    remote_failed: int
+    created_at: float
+
+
 class Observation(NamedTuple):
     """What a poll saw of one batch; `ended` once the provider has said its last word."""
 

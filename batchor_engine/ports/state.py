@@ -12,6 +12,7 @@ from datetime import datetime
 
 from batchor_engine.core.packing import spans
 from batchor_engine.core.records import (
+    AwayBatch,
     Backoff,
     BatchRange,
     BatchRecord,
@@ -194,6 +195,11 @@ class StateStore(ABC):
         intents: Collection[str] | None = None,
     ) -> list[BatchRecord]:
         """Batches, oldest first; of one or some runs, in some states, or of some intents only, where given."""
+
+    def away(self, run_pk: int | None = None) -> list[AwayBatch]:
+        """Submitted batches, oldest first; of one run where given. Every poll reads them all, so brevity pays."""
+        found = self.batches(run_pk=run_pk, states={BatchState.SUBMITTED})
+        return [AwayBatch(*(getattr(batch, name) for name in AwayBatch._fields)) for batch in found]
 
     @abstractmethod
     def ranges(self, batch_pk: int) -> list[BatchRange]:

@@ -12,7 +12,7 @@ from operator import attrgetter
 
 from batchor_engine.core.backoff import CONTROL_PLANE_TRANSIENT
 from batchor_engine.core.polling import PAGE_SIZE, by_list, in_turn, is_news, max_pages, observation, status_of
-from batchor_engine.core.records import BatchRecord, RunRecord
+from batchor_engine.core.records import AwayBatch, RunRecord
 from batchor_engine.core.types import BatchRemoteRecord
 from batchor_engine.errors import ProviderError, ProviderErrorKind
 from batchor_engine.models import PollReport
@@ -20,7 +20,7 @@ from batchor_engine.ports.providers import BatchProvider
 from batchor_engine.runtime.host import Host
 from batchor_engine.runtime.submit import budget_of, could_send, has_room
 from batchor_engine.runtime.twins import cancel_twins
-from batchor_engine.states import BatchState, RunControlState
+from batchor_engine.states import RunControlState
 
 # Batches that no list page showed are asked for one by one, this many a poll, each in its turn.
 _SINGLES = 10
@@ -49,7 +49,7 @@ def poll(
     A key that is missing or refused, or a config that makes no client, is raised once every account was looked at.
     """
     look = _Look(host, stop)
-    batches = host.store.batches(run_pk=None if run is None else run.pk, states={BatchState.SUBMITTED})
+    batches = host.store.away(None if run is None else run.pk)
     runs = _runs_of(host, {batch.run_id for batch in batches}, run)
     watched = {run_id for run_id, found in runs.items() if _is_watched(found, paused_too)}
     wanted = [batch for batch in batches if batch.run_id in watched]
@@ -84,17 +84,17 @@ def _runs_of(host: Host, run_ids: set[str], read: RunRecord | None) -> dict[str,
     return found
 
 
-def _in_the_way(host: Host, run: RunRecord, away: Sequence[BatchRecord] | None = None) -> list[BatchRecord]:
+def _in_the_way(host: Host, run: RunRecord, away: Sequence[AwayBatch] | None = None) -> list[AwayBatch]:
     """The batches of other runs at the provider, or of `away`, that use up a budget for which this run waits."""
     if not could_send(run, host.clock) or has_room(host, run):
         return []
     scope = budget_of(host, run).scope
     if away is None:
-        away = host.store.batches(states={BatchState.SUBMITTED})
+        away = host.store.away()
     return [batch for batch in away if batch.scope == scope and batch.run_pk != run.pk]
 
 
-def _left_in_the_way(host: Host, left: Sequence[BatchRecord]) -> Iterator[tuple[BatchRecord, RunRecord]]:
+def _left_in_the_way(host: Host, left: Sequence[AwayBatch]) -> Iterator[tuple[AwayBatch, RunRecord]]:
     """The batches among those nobody looks at that keep a run waiting for budget, and that run."""
     found: set[int] = set()
     for run in host.store.waiting_runs():
@@ -123,7 +123,7 @@ class _Look:
     def report(self) -> PollReport:
         return PollReport(self._calls, self._seen, self._ended, self._complete, tuple(self._errors))
 
-    def at_account(self, account: str, batches: Sequence[BatchRecord], run: RunRecord | None) -> None:
+    def at_account(self, account: str, batches: Sequence[AwayBatch], run: RunRecord | None) -> None:
         """Look at the batches of one account with the client of a run that should be of it."""
         assert run is not None
         try:
@@ -145,7 +145,7 @@ class _Look:
             self._miss(batches, str(error))
             self.refusal = self.refusal or error
 
-    def _by_pages(self, provider: BatchProvider, unseen: dict[str, BatchRecord], away: dict[str, str | None]) -> None:
+    def _by_pages(self, provider: BatchProvider, unseen: dict[str, AwayBatch], away: dict[str, str | None]) -> None:
         after: str | None = None
         for _ in range(max_pages(len(unseen))):
             if not unseen or self._stop():
@@ -159,23 +159,21 @@ class _Look:
                 return
             after = page.next_after
 
-    def _ask_one(self, provider: BatchProvider, account: str, batches: Sequence[BatchRecord]) -> None:
+    def _ask_one(self, provider: BatchProvider, account: str, batches: Sequence[AwayBatch]) -> None:
         """Ask for one listed batch by its id, each in its turn: a list may lag behind, on some servers for ever."""
         active = [batch for batch in batches if batch.pk not in self._over]
         for batch in self._next(account, active, 1, listed=True):
             if (remote := self._ask(provider, batch)) is not None:
                 self._write([(batch, remote)])
 
-    def _one_by_one(self, provider: BatchProvider, account: str, unseen: dict[str, BatchRecord]) -> None:
+    def _one_by_one(self, provider: BatchProvider, account: str, unseen: dict[str, AwayBatch]) -> None:
         for batch in self._next(account, unseen.values(), _SINGLES, listed=False):
             if (remote := self._ask(provider, batch)) is not None:
                 self._record([(batch, remote)])
                 del unseen[str(batch.provider_batch_id)]
         self._complete = self._complete and not unseen
 
-    def _next(
-        self, account: str, batches: Collection[BatchRecord], count: int, *, listed: bool
-    ) -> Iterator[BatchRecord]:
+    def _next(self, account: str, batches: Collection[AwayBatch], count: int, *, listed: bool) -> Iterator[AwayBatch]:
         """Those whose turn it is to be asked for by id; a turn is used up also where asking fails."""
         turns, turn = self._host.asked_last, (account, listed)
         for batch in in_turn(batches, turns.get(turn), self._host.clock)[:count]:
@@ -184,7 +182,7 @@ class _Look:
             turns[turn] = batch.pk
             yield batch
 
-    def _ask(self, provider: BatchProvider, batch: BatchRecord) -> BatchRemoteRecord | None:
+    def _ask(self, provider: BatchProvider, batch: AwayBatch) -> BatchRemoteRecord | None:
         """What the provider says of one batch; None, and the others go on, where it fails for this one alone."""
         self._calls += 1
         try:
@@ -195,7 +193,7 @@ class _Look:
             self._miss([batch], error.message)
             return None
 
-    def _record(self, found: list[tuple[BatchRecord, BatchRemoteRecord]]) -> None:
+    def _record(self, found: list[tuple[AwayBatch, BatchRemoteRecord]]) -> None:
         self._seen += len(found)
         self._write(found)
         if not self._host.is_heard:
@@ -205,12 +203,12 @@ class _Look:
                 batch.run_id, "batch_polled", provider_batch_id=batch.provider_batch_id, status=status_of(remote)
             )
 
-    def _write(self, found: list[tuple[BatchRecord, BatchRemoteRecord]]) -> None:
+    def _write(self, found: list[tuple[AwayBatch, BatchRemoteRecord]]) -> None:
         news = [observation(batch, remote) for batch, remote in found if is_news(batch, remote)]
         self._over |= {one.batch for one in news if one.ended}
         self._ended += len(self._host.store.observe(news))
 
-    def _miss(self, batches: Sequence[BatchRecord], why: str) -> None:
+    def _miss(self, batches: Sequence[AwayBatch], why: str) -> None:
         self._complete = False
         self._errors.append(why)
         for batch in batches:

@@ -8,7 +8,15 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, literal, or_, select, text
 
-from batchor_engine.core.records import BatchRange, BatchRecord, ItemRow, PartRecord, RunRecord, SegmentRecord
+from batchor_engine.core.records import (
+    AwayBatch,
+    BatchRange,
+    BatchRecord,
+    ItemRow,
+    PartRecord,
+    RunRecord,
+    SegmentRecord,
+)
 from batchor_engine.models import RunTally
 from batchor_engine.states import BATCH_NOT_REMOTE, ITEM_CODES, ITEM_OPEN, BatchState, ItemStatus
 from batchor_engine.storage import rows
@@ -136,14 +144,18 @@ def batch(connection: Connection, batch_pk: int) -> BatchRecord:
 
 
 @lru_cache
-def _batches_with(*given: str, states: frozenset[BatchState] | None = None) -> Select[Any]:
+def _batches_with(
+    *given: str,
+    states: frozenset[BatchState] | None = None,
+    columns: tuple[ColumnElement[Any], ...] = rows.BATCH_COLUMNS,
+) -> Select[Any]:
     """Batches, oldest first, in `states` and with the `given` parameters: "run", "runs", "intents"."""
     conditions = {
         "run": batches.c.run == bindparam("run"),
         "runs": batches.c.run.in_(bindparam("runs", expanding=True)),
         "intents": batches.c.intent_id.in_(bindparam("intents", expanding=True)),
     }
-    query = select(*rows.BATCH_COLUMNS).join(runs, runs.c.id == batches.c.run).order_by(batches.c.id)
+    query = select(*columns).join(runs, runs.c.id == batches.c.run).order_by(batches.c.id)
     query = query.where(*(conditions[name] for name in given))
     return query if states is None else query.where(_in_states(states))
 
@@ -161,6 +173,12 @@ def batches_of(
         wanted["intents"] = list(intents)
     query = _batches_with(*wanted, states=None if states is None else frozenset(states))
     return [rows.batch_record(row) for row in connection.execute(query, wanted).all()]
+
+
+def away(connection: Connection, run_pk: int | None) -> list[AwayBatch]:
+    wanted = {} if run_pk is None else {"run": run_pk}
+    query = _batches_with(*wanted, states=frozenset({BatchState.SUBMITTED}), columns=rows.AWAY_COLUMNS)
+    return [AwayBatch._make(row) for row in connection.execute(query, wanted).all()]
 
 
 def ranges(connection: Connection, batch_pk: int) -> list[BatchRange]:

@@ -10,6 +10,7 @@ from pydantic_core import from_json, to_json
 from sqlalchemy import ColumnElement
 
 from batchor_engine.core.records import (
+    AwayBatch,
     Backoff,
     BatchRange,
     BatchRecord,
@@ -113,13 +114,19 @@ _NOT_OF_THEIR_NAME: dict[str, ColumnElement[Any]] = {
     "run_id": runs.c.run_id,
     "reserves": batches.c.reserve_until > 0,
 }
-# In the order of BatchRecord's fields.
-BATCH_COLUMNS = [_NOT_OF_THEIR_NAME[name] if name in _NOT_OF_THEIR_NAME else batches.c[name] for name in _BATCH_FIELDS]
+
+
+def _batch_columns(names: Iterable[str]) -> tuple[ColumnElement[Any], ...]:
+    return tuple(_NOT_OF_THEIR_NAME[name] if name in _NOT_OF_THEIR_NAME else batches.c[name] for name in names)
+
+
+# In the order of BatchRecord's and AwayBatch's fields.
+BATCH_COLUMNS, AWAY_COLUMNS = _batch_columns(_BATCH_FIELDS), _batch_columns(AwayBatch._fields)
 
 
 def batch_record(row: Iterable[Any]) -> BatchRecord:
     """A row of BATCH_COLUMNS."""
-    # Every poll reads all batches that are away; a frozen class's own way to set its fields takes twice as long.
+    # A frozen class's own way to set its fields takes twice as long.
     made = object.__new__(BatchRecord)
     values = vars(made)
     values.update(zip(_BATCH_FIELDS, row, strict=True))

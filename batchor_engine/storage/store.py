@@ -1,9 +1,9 @@
 """One store for every database: a method is one transaction around functions that speak SQL.
 
 Law: nothing here decides. A read takes no lock, changes nothing and sees one moment. A write locks rows in one order:
-its lease, runs by key, scopes by name, batches by key, then whatever belongs to a locked run. Whoever changes a run's
-rows or counters holds the run's row, whoever changes a reservation the scope's. So READ COMMITTED is enough: what a
-write has read stays true until it commits, and no two writes wait for each other.
+its lease, runs by key, scopes by name, batches by key, then whatever belongs to a locked run, and last a receipt of its
+own. Whoever changes a run's rows or counters holds the run's row, whoever changes a reservation the scope's. So READ
+COMMITTED is enough: what a write has read stays true until it commits, and no two writes wait for each other.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from batchor_engine.core.records import (
+    AwayBatch,
     Backoff,
     BatchRange,
     BatchRecord,
@@ -257,6 +258,9 @@ class SqlStateStore(StateStore):
     ) -> list[BatchRecord]:
         wanted = run_pks if run_pk is None else [run_pk]
         return self._read(lambda it: reads.batches_of(it, wanted, states, intents), [])
+
+    def away(self, run_pk: int | None = None) -> list[AwayBatch]:
+        return self._read(lambda it: reads.away(it, run_pk), [])
 
     def ranges(self, batch_pk: int) -> list[BatchRange]:
         return self._read(lambda it: reads.ranges(it, batch_pk), [])

@@ -228,6 +228,7 @@ class StoreContract:
         batch = bench.submitted(run, lease, 0, 2)
         assert (batch.state, batch.provider_batch_id) == (BatchState.SUBMITTED, f"remote-{batch.intent_id}")
         assert counts(bench.run()) == {ItemStatus.PENDING: 2, ItemStatus.SUBMITTED: 3}
+        assert [(one.pk, one.run_id) for one in bench.store.away()] == [(batch.pk, run.run_id)]
 
     def test_batches_without_a_word_from_the_provider_are_counted_apart(self) -> None:
         bench = self._bench()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from batchor_engine import MemoryStateStore, StateStore
+from batchor_engine.core.records import AwayBatch, Observation
 from batchor_engine.testing import StoreContract
 
 from ..properties.mortal import Mortality, MortalStore
@@ -31,6 +32,19 @@ class TestByUrl(StoreContract):
 
     def open_store(self, now: Callable[[], datetime]) -> StateStore:
         return open_at(self.url, now)
+
+    def test_what_a_poll_reads_of_submitted_batches_is_as_stored(self) -> None:
+        bench = self._bench()
+        run, lease = bench.ingest()
+        first, second = bench.submitted(run, lease, 0, 1), bench.submitted(run, lease, 2, 2)
+        bench.planned(run, lease, 3, 4)
+        store = bench.store
+        store.observe([Observation(second.pk, "in_progress", ended=False, completed=1)])
+        away = [AwayBatch(*(getattr(bench.again(one), name) for name in AwayBatch._fields)) for one in (first, second)]
+        assert store.away() == store.away(run.pk) == away
+        assert store.away(run.pk + 1) == []
+        store.observe([Observation(first.pk, "completed", ended=True)])
+        assert store.away() == away[1:]
 
 
 class TestStoreOfAnotherMake(StoreContract):

@@ -117,6 +117,8 @@ READS: dict[str, tuple[Callable[[Any], object], str, str]] = {
     "batches of a state": (
         lambda store: store.batches(states={BatchState.SUBMITTED}), "batches_by_state", "batches_by_state",
     ),
+    "what a poll reads of a run": (lambda store: store.away(1), "batches_by_run", "batches_by_"),
+    "what a poll reads of all": (lambda store: store.away(), "batches_by_state", "batches_by_state"),
     "batches of intents": (lambda store: store.batches(intents=["other-1"]), "autoindex_batches", "intent_id_key"),
     "segments": (lambda store: store.segments(1), "segments_by_run", "segments_by_run"),
     "fresh_parts": (lambda store: store.fresh_parts(1, limit=5), "parts_by_run", "parts_by_run"),
