@@ -84,7 +84,7 @@ def _look(found: Round, rows: int, what: str) -> float | None:
 
 def _over(found: Round, rows: int, what: str) -> float | None:
     ours = found.walk(SQLITE, rows)
-    return ours.in_turns["large"][what] / ours.in_turns["small"][what] if ours and ours.in_turns else None
+    return ours.in_turns[what] if ours and ours.in_turns else None
 
 
 def _stored(found: Round, rows: int, what: str) -> float | None:

@@ -24,7 +24,7 @@ LARGEST_LIST = 200_000
 class Walk:
     """What one way took for `rows` rows; `server_cpu_sec` is the server's own, and is in no phase's CPU.
 
-    `in_turns` is what looking at it and at a small run took, in alternation; empty where that was not asked for.
+    `in_turns` is how many times as long looks at it took as at a small run, in alternation; empty where not asked for.
     """
 
     way: str
@@ -33,7 +33,7 @@ class Walk:
     server_cpu_sec: float
     calls: dict[str, int]
     stored: dict[str, float]
-    in_turns: dict[str, dict[str, float]]
+    in_turns: dict[str, float]
 
     def total(self, what: str = "wall_sec") -> float:
         return sum(getattr(self.phases[name], what) for name in COMPARED)
@@ -55,7 +55,7 @@ def walk(
     folder.mkdir(parents=True)
     write_rows(folder / "rows.csv", rows)
     phases: dict[str, Measured] = {}
-    in_turns: dict[str, dict[str, float]] = {}
+    in_turns: dict[str, float] = {}
     with server(folder) as serving:
         for name in ("submit", "look", "collect", "read", *OURS) if way == "durable" else COMPARED:
             if name == LIST_PHASE and rows > LARGEST_LIST:
@@ -76,7 +76,7 @@ def walk(
     return Walk(label or way, rows, phases, told["cpu_seconds"], told["calls"], stored, in_turns)
 
 
-def _look_in_turns(folder: Path, base_url: str, rows: int) -> dict[str, dict[str, float]]:
+def _look_in_turns(folder: Path, base_url: str, rows: int) -> dict[str, float]:
     small = folder / BESIDE
     small.mkdir()
     write_rows(small / "rows.csv", rows)

@@ -77,23 +77,31 @@ def export(folder: Path, base_url: str) -> dict[str, Any]:
 
 def look(folder: Path, base_url: str) -> dict[str, Any]:
     with _runner(folder, base_url) as runner:
-        return _looked([runner])[0]
+        (found,) = _looked([runner])
+    return {name: statistics.median(times) for name, times in found.items()}
 
 
 def look_in_turns(folder: Path, base_url: str) -> dict[str, Any]:
-    """The run of `folder` and the small one beside it, so that a noisy minute is in the times of both."""
-    with _runner(folder, base_url) as runner, _runner(folder / BESIDE, os.environ["BATCHOR_BENCH_BESIDE"]) as small:
-        return dict(zip(("small", "large"), _looked([small, runner]), strict=True))
+    """How many times as long as the small run beside it the run of `folder` takes: medians of the ratios of pairs.
+
+    The two of a pair are looked at within milliseconds, so that a machine that changes its pace does so for both.
+    """
+    with _runner(folder, base_url) as runner, _runner(folder / BESIDE, os.environ["BATCHOR_BENCH_BESIDE"]) as beside:
+        small, large = _looked([beside, runner])
+    return {
+        name: statistics.median(one / other for one, other in zip(large[name], small[name], strict=True))
+        for name in large
+    }
 
 
-def _looked(runners: list[BatchRunner]) -> list[dict[str, float]]:
-    """Of each, median milliseconds of a summary, and of a refresh that finds nothing new; they take turns."""
+def _looked(runners: list[BatchRunner]) -> list[dict[str, list[float]]]:
+    """Of each, milliseconds of a summary, and of a refresh that finds nothing new; they take turns."""
     looks = [_Look(one) for one in runners]
     for act in (_Look.summary, _Look.refresh):
         for _ in range(101):
             for one in looks:
                 act(one)
-    return [{name: statistics.median(times) for name, times in one.ms.items()} for one in looks]
+    return [one.ms for one in looks]
 
 
 class _Look:
