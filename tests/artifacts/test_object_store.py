@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
 import subprocess
 import sys
 import uuid
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -94,6 +96,18 @@ def test_trouble_during_a_download_is_overcome(
         with store.local_file("r/a") as path:
             assert path.read_bytes() == CONTENT
     assert proxy.seen[kind] == 1
+
+
+@pytest.mark.parametrize("kind", ["503", "500"])
+def test_an_error_that_answers_head_has_no_content(s3: S3Server, kind: str) -> None:
+    """The connection is used again, and what is left on it would be the beginning of the next answer."""
+    with s3_proxy(s3.endpoint, Trouble(kind, "HEAD")) as proxy:
+        address = urlsplit(proxy.endpoint)
+        with socket.create_connection((address.hostname, address.port or 0), timeout=30) as connection:
+            connection.sendall(b"HEAD /none HTTP/1.1\r\nHost: proxy\r\nConnection: close\r\n\r\n")
+            answer = connection.makefile("rb").read()
+    assert answer.startswith(f"HTTP/1.1 {kind} ".encode())
+    assert answer.endswith(b"\r\n\r\n")
 
 
 def test_a_server_that_is_away_for_a_while_is_waited_for(

@@ -110,7 +110,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content) if length is None else length))
         self.end_headers()
-        self.wfile.write(content)
+        # After HEAD no content follows; a client would take it for the beginning of its next answer.
+        if self.command != "HEAD":
+            self.wfile.write(content)
 
     def _hang_up(self) -> None:
         self.close_connection = True
