@@ -17,6 +17,7 @@ from batchor_dagster.reports import progress_metadata
 from batchor_dagster.resources import RESOURCE, BatchorResource, job_name
 from batchor_dagster.selection import Wanted, choose
 from batchor_dagster.submission import one_clear_failure
+from batchor_dagster.troubles import telling
 from batchor_dagster.unread import unread
 from batchor_engine import BatchorError, BatchRunner, RunInfo, UnknownRunError
 
@@ -45,7 +46,7 @@ def _job(
 
     def act(context: dg.OpExecutionContext, config: RunChoice) -> dg.Output[None]:
         batchor: BatchorResource = getattr(context.resources, resource_key)
-        with one_clear_failure(), closing(batchor.runner()) as runner:
+        with one_clear_failure(), closing(telling(batchor.runner(), context.log)) as runner:
             return _carry_out(context, runner, order, keys, batches, config, resource_key)
 
     # Dagster reads the config's type from the signature.

@@ -22,7 +22,7 @@ from batchor_dagster.resources import RESOURCE, job_name, polling_sensor_name
 from batchor_engine import BatchInfo, Cost, Run, RunControlState, RunInfo, counted
 
 MAX_BATCHES_SHOWN = 50
-_LONGEST_ERROR = 300
+LONGEST_ERROR = 300
 _OPENAI_SERVER = "api.openai.com"
 _OPENAI_BATCHES = "https://platform.openai.com/batches"
 
@@ -210,7 +210,7 @@ def unseen_message(errors: Sequence[str]) -> str:
     if not different:
         return ""
     more = f" ({counted(len(different) - 1, 'other error')} in the tick's log)" if len(different) > 1 else ""
-    return f"The provider did not answer for all batches: {shortened(different[0], _LONGEST_ERROR).rstrip('.')}{more}. "
+    return f"The provider did not answer for all batches: {shortened(different[0], LONGEST_ERROR).rstrip('.')}{more}. "
 
 
 def shortened(text: str, length: int) -> str:

@@ -37,6 +37,7 @@ from batchor_dagster.partitions import partitions_of_step
 from batchor_dagster.reports import pending_message
 from batchor_dagster.resources import BatchorResource
 from batchor_dagster.submission import one_clear_failure
+from batchor_dagster.troubles import telling
 from batchor_dagster.unread import unread
 from batchor_engine import BatchRunner, Run, RunInfo, UnknownRunError, counted
 
@@ -96,7 +97,7 @@ def results_asset(
     )
     def results(context: dg.AssetExecutionContext) -> Iterator[Any]:
         batchor: BatchorResource = getattr(context.resources, policy.resource_key)
-        with one_clear_failure(), closing(batchor.runner()) as runner:
+        with one_clear_failure(), closing(telling(batchor.runner(), context.log)) as runner:
             yield from bring_in(context, runner, target, policy)
 
     return results

@@ -15,6 +15,7 @@ from batchor_dagster.config import CONFIG_PARAMETER, config_class, run_config_of
 from batchor_dagster.launch import submit
 from batchor_dagster.partitions import ByPartition, for_partition, partitions_of_step, takes_ranges
 from batchor_dagster.resources import BatchorResource
+from batchor_dagster.troubles import telling
 from batchor_engine import BatchJob, BatchorError
 
 JobFunction = Callable[..., BatchJob[Any, Any]]
@@ -42,7 +43,7 @@ def submission_asset(
         batchor: BatchorResource = given[resource_key]
         config = run_config_of(given.get(CONFIG_PARAMETER))
         keys = partitions_of_step(context)
-        with one_clear_failure(), closing(batchor.runner()) as runner:
+        with one_clear_failure(), closing(telling(batchor.runner(), context.log)) as runner:
             several = [for_partition(given, context, keys, key) for key in keys] if len(keys) > 1 else []
             jobs = [job(one) for one in several or [{**given, "context": context}]]
             yield from submit(

@@ -9,6 +9,12 @@ from typing import TypeAlias
 from batchor_engine.config import ProviderKind
 from batchor_engine.models import JSONObject
 
+_TROUBLES = {
+    "batch_submit_retry": "a submission failed",
+    "batch_poll_retry": "a look at the provider failed",
+    "batch_terminal_failure": "a batch failed",
+}
+
 
 def _no_data() -> JSONObject:
     return {}
@@ -22,6 +28,12 @@ class RunEvent:
     run_id: str
     provider_kind: ProviderKind | None = None
     data: JSONObject = field(default_factory=_no_data)
+
+    @property
+    def trouble(self) -> str:
+        """What failed, in the provider's words where it gave some, or its error class; empty for any other event."""
+        what = _TROUBLES.get(self.event_type)
+        return f"{what}: {self.data.get('message') or self.data.get('error_class')}" if what else ""
 
 
 Observer: TypeAlias = Callable[[RunEvent], None]

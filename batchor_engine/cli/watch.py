@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 _MOVING_SEC = 0.25
 _LINES_SEC = 10.0
-_TROUBLES = {"batch_submit_retry": "a submission", "batch_poll_retry": "a look at the provider"}
 
 
 class Watch:
@@ -35,7 +34,7 @@ class Watch:
         self._bar: tuple[Progress, TaskID] | None = None
         self._next = 0.0
         self._last = ""
-        self._trouble: JSONValue = None
+        self._trouble: tuple[str, JSONValue] = "", None
         self._failures: tuple[int, dict[str, int]] = 0, {}
 
     def __call__(self, event: RunEvent) -> None:
@@ -43,10 +42,10 @@ class Watch:
             return
         if event.event_type == "run_busy":
             note(f"{event.run_id}: another process is reading and submitting its rows, so this one only looks on")
-        if event.event_type in _TROUBLES and event.data.get("error_class") != self._trouble:
-            self._trouble = event.data.get("error_class")
-            said = event.data.get("message") or self._trouble
-            note(f"{event.run_id}: {_TROUBLES[event.event_type]} failed and is tried again: {said}")
+        kind = event.event_type, event.data.get("error_class")
+        if event.trouble and kind != self._trouble:
+            self._trouble = kind
+            note(f"{event.run_id}: {event.trouble}")
         if time.monotonic() >= self._next:
             self._show()
 

@@ -310,7 +310,10 @@ def _tell(work: Collection, tally: _Tally, failure: BatchFailure | None, anomali
     if failure is None:
         host.emit(run, "batch_completed", provider_batch_id=remote_id)
     else:
-        host.emit(run, "batch_terminal_failure", provider_batch_id=remote_id, error_class=failure.error_class)
+        host.emit(
+            run, "batch_terminal_failure", provider_batch_id=remote_id,
+            error_class=failure.error_class, message=failure.message,
+        )  # fmt: skip
     if tally.completed:
         host.emit(run, "items_completed", completed_item_count=tally.completed)
     if tally.failures:

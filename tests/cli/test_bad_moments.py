@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from batchor_engine.sandbox import SandboxServer
+from batchor_engine.sandbox import Fault, SandboxServer
 from tests.cli.conftest import ROWS, Said, Shell
 
 COMMAND = [sys.executable, "-m", "batchor_engine.cli"]
@@ -317,6 +317,25 @@ def test_a_full_disk_is_named_and_the_run_goes_on_when_there_is_room(
     assert waited.json["status_counts"] == {"completed": 2_000}
     assert paid() == 2_000
     assert shell("doctor", "--deep", "--db-path", "disk/runs.sqlite3").json["healthy"] is True
+
+
+# --- the provider says no
+
+
+def test_what_the_provider_says_is_shown_once_for_each_kind_of_trouble(
+    shell: Shell, quick_sandbox: SandboxServer, paid: Callable[[], int]
+) -> None:
+    quick_sandbox.faults.add(
+        Fault("http_error", on="batches.create", status=429, message="Slow down.", times=3),
+        Fault("batch_failed", code="server_error", message="The shop is shut."),
+    )
+    quickly = ("--base-backoff-sec", 0.01)
+    started = shell.start(*quickly)
+    waited = shell.on("wait", "r", "--poll-interval", 0.01, "--timeout", 120)
+    for said in (started, waited):
+        assert said.err.count("r: a submission failed: ") == 1, said.err
+    assert waited.err.count("r: a batch failed: The shop is shut.") == 1, waited.err
+    ends_well(shell, paid, 3, *quickly)
 
 
 # --- company

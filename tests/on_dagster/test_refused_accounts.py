@@ -54,3 +54,24 @@ def test_a_tick_that_has_nothing_to_hand_on_is_red_while_a_key_is_refused(shop: 
     cursor = shop.tick(defs).cursor
     with pytest.raises(ProviderError, match="Revoked"):
         shop.tick(defs, cursor)
+
+
+def test_a_submission_that_is_refused_says_why_in_the_steps_log(shop: Shop, capfd: pytest.CaptureFixture[str]) -> None:
+    shop.sandbox.faults.add(Fault("http_error", on="batches.create", status=400, message="File f is not processed."))
+    defs = shop.definitions()
+    assert shop.materialize(defs, "tickets", "triage_batch").success
+    assert capfd.readouterr().err.count("a submission failed: ") == 1
+    assert shop.paid_lines() == 0
+
+
+def test_a_batch_that_fails_is_told_once_in_the_log_of_the_run_that_fetches_it(
+    shop: Shop, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shop.sandbox.faults.add(Fault("batch_failed", code="server_error", message="The shop is shut."))
+    defs = shop.definitions()
+    assert shop.materialize(defs, "tickets", "triage_batch").success
+    shop.sandbox.finish()
+    (request,) = shop.tick(defs).run_requests or []
+    capfd.readouterr()
+    shop.obey(defs, request)
+    assert capfd.readouterr().err.count("a batch failed: The shop is shut.") == 1
