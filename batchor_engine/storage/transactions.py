@@ -77,24 +77,28 @@ class Transactions:
 
     def _write_once(self, act: Callable[[Connection], T]) -> T:
         with self._names.one() as name:
-            with self._engine.connect() as connection:
-                transaction = connection.begin()
-                try:
-                    result = act(connection)
-                    receipt = receipts.leave(connection, name)
-                except BaseException:
-                    transaction.rollback()
-                    raise
-                try:
-                    transaction.commit()
-                except DBAPIError as error:
-                    if dialect.trouble_of(error) is not Trouble.LOST:
-                        raise
-                else:
-                    return result
+            result, receipt = self._try(act, name)
             if receipt is None or self._landed(receipt):
                 return result
             raise _UndoneError
+
+    def _try(self, act: Callable[[Connection], T], name: str) -> tuple[T, Receipt | None]:
+        """One transaction; with its receipt where the COMMIT got no answer, and without where nothing is in doubt."""
+        with self._engine.connect() as connection:
+            transaction = connection.begin()
+            try:
+                result = act(connection)
+                receipt = receipts.leave(connection, name)
+            except BaseException:
+                transaction.rollback()
+                raise
+            try:
+                transaction.commit()
+            except DBAPIError as error:
+                if dialect.trouble_of(error) is not Trouble.LOST:
+                    raise
+                return result, receipt
+        return result, None
 
     def _landed(self, receipt: Receipt) -> bool:
         """Whether a transaction whose COMMIT got no answer has happened."""
