@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,17 @@ def triage_assets(**options: Any) -> list[dg.AssetsDefinition]:
         return job_for(tickets)
 
     return triage
+
+
+def triage_that_waits(seconds: float) -> list[Any]:
+    """The tickets and their triage, whose runs wait so long after each refusal of the provider."""
+
+    @batchor_assets(name="triage", structured_output=TicketTriage)
+    def triage(tickets: list) -> BatchJob:
+        policy = RetryPolicy(max_attempts=1, base_backoff_sec=seconds, max_backoff_sec=seconds)
+        return replace(job_for(tickets), retry_policy=policy)
+
+    return [tickets_asset(FOUR_ROWS), triage]
 
 
 @dataclass

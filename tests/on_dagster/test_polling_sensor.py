@@ -31,6 +31,7 @@ from tests.on_dagster.shop import (
     materialized,
     tickets_asset,
     triage_assets,
+    triage_that_waits,
 )
 
 
@@ -333,7 +334,8 @@ def test_a_tick_says_that_a_run_waits_for_its_next_attempt_and_nothing_is_called
     shop: Shop, capfd: pytest.CaptureFixture[str]
 ) -> None:
     shop.sandbox.faults.add(Fault("http_error", on="*", status=503, times=None))
-    defs = submitted(shop)
+    defs = shop.definitions(triage_that_waits(3600.0))
+    assert shop.materialize(defs, "tickets", "triage_batch").success
     assert "4 rows, and no batch is known at the provider yet" in capfd.readouterr().err
     told = skipped(shop.tick(defs))
     assert re.fullmatch(

@@ -10,21 +10,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
 
-from batchor_dagster import BatchorMetadataSet, batchor_assets
-from batchor_engine import BatchJob, RetryPolicy
+from batchor_dagster import BatchorMetadataSet
 from batchor_engine.sandbox import Fault
 from batchor_engine.testing import check_invariants
-from example_project.models import TicketTriage
 from tests.on_dagster.actor import ENGINE_POINTS, GIVEN_UP_VARIABLE, TICK_POINTS
 from tests.on_dagster.family import running
-from tests.on_dagster.shop import FOUR_ROWS, Shop, job_for, materialized, tickets_asset
+from tests.on_dagster.shop import Shop, materialized, triage_that_waits
 
 ROOT = Path(__file__).parents[2]
 HOUR = 3600.0
@@ -93,20 +89,10 @@ def test_two_daemons_at_once_pay_nothing_twice(shop: Shop) -> None:
     assert (len(shop.sandbox.batches()), shop.paid_lines()) == (1, 4)
 
 
-def patient() -> list[Any]:
-    """Assets whose run waits for nothing but the provider."""
-
-    @batchor_assets(name="triage", structured_output=TicketTriage)
-    def triage(tickets: list) -> BatchJob:
-        return replace(job_for(tickets), retry_policy=RetryPolicy(max_attempts=1, base_backoff_sec=0.0))
-
-    return [tickets_asset(FOUR_ROWS), triage]
-
-
 def test_a_provider_that_is_down_for_an_hour_delays_a_run_and_costs_nothing(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    defs = shop.definitions(patient())
+    defs = shop.definitions(triage_that_waits(0.0))
     real, ahead = time.time, [0.0]
     monkeypatch.setattr("batchor_dagster.tick.time.time", lambda: real() + ahead[0])
     shop.sandbox.faults.add(Fault("http_error", on="*", status=503, times=None))
@@ -129,7 +115,7 @@ def test_a_provider_that_is_down_for_an_hour_delays_a_run_and_costs_nothing(
 def test_downloads_that_fail_for_an_hour_delay_a_run_and_cost_nothing(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    defs = shop.definitions(patient())
+    defs = shop.definitions(triage_that_waits(0.0))
     real, ahead = time.time, [0.0]
     monkeypatch.setattr("batchor_dagster.tick.time.time", lambda: real() + ahead[0])
     assert shop.materialize(defs, "tickets", "triage_batch").success

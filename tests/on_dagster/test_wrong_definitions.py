@@ -15,10 +15,10 @@ from batchor_dagster import (
     build_batchor_definitions,
     build_batchor_polling_sensor,
 )
-from batchor_engine import BatchJob, RetryPolicy
+from batchor_engine import BatchJob
 from batchor_engine.sandbox import Fault
 from example_project.models import TicketTriage
-from tests.on_dagster.shop import FOUR_ROWS, Shop, failure_of, job_for, tickets_asset, triage_assets
+from tests.on_dagster.shop import FOUR_ROWS, Shop, failure_of, job_for, tickets_asset, triage_assets, triage_that_waits
 
 STORE = BatchorResource(store_url="sqlite:///runs.sqlite3")
 
@@ -83,13 +83,8 @@ def test_a_threshold_that_is_no_number_is_named(limit: Any) -> None:
 def test_a_green_submission_says_that_the_provider_was_out_of_reach(
     shop: Shop, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    @batchor_assets(name="triage", structured_output=TicketTriage)
-    def triage(tickets: list) -> BatchJob:
-        an_hour = RetryPolicy(max_attempts=1, base_backoff_sec=3600.0, max_backoff_sec=3600.0)
-        return replace(job_for(tickets), retry_policy=an_hour)
-
     shop.sandbox.faults.add(Fault("http_error", on="*", status=503, times=None))
-    defs = shop.definitions([tickets_asset(FOUR_ROWS), triage])
+    defs = shop.definitions(triage_that_waits(3600.0))
     assert shop.materialize(defs, "tickets", "triage_batch").success
     assert "is not all sent. The provider refused it or could not be reached: the next attempt is due in" in (
         capfd.readouterr().err
