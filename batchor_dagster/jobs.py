@@ -4,7 +4,6 @@ Law: a job acts on one run, which it names; what it did is in its log, its metad
 """
 
 from collections.abc import Mapping
-from contextlib import closing
 from typing import Any
 
 import dagster as dg
@@ -16,8 +15,7 @@ from batchor_dagster.orders import ORDERS, Call, Order, RunChoice, in_dagsters_w
 from batchor_dagster.reports import progress_metadata
 from batchor_dagster.resources import RESOURCE, BatchorResource, job_name
 from batchor_dagster.selection import Wanted, choose
-from batchor_dagster.submission import one_clear_failure
-from batchor_dagster.troubles import telling
+from batchor_dagster.troubles import runner_of
 from batchor_dagster.unread import unread
 from batchor_engine import BatchorError, BatchRunner, RunInfo, UnknownRunError
 
@@ -46,7 +44,7 @@ def _job(
 
     def act(context: dg.OpExecutionContext, config: RunChoice) -> dg.Output[None]:
         batchor: BatchorResource = getattr(context.resources, resource_key)
-        with one_clear_failure(), closing(telling(batchor.runner(), context.log)) as runner:
+        with runner_of(batchor, context.log) as runner:
             return _carry_out(context, runner, order, keys, batches, config, resource_key)
 
     # Dagster reads the config's type from the signature.

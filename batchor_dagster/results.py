@@ -1,7 +1,6 @@
 """The `<name>` asset: brings in what is due, and materializes once the run has ended."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -36,8 +35,7 @@ from batchor_dagster.outcome import Ended, Target
 from batchor_dagster.partitions import partitions_of_step
 from batchor_dagster.reports import pending_message
 from batchor_dagster.resources import BatchorResource
-from batchor_dagster.submission import one_clear_failure
-from batchor_dagster.troubles import telling
+from batchor_dagster.troubles import runner_of
 from batchor_dagster.unread import unread
 from batchor_engine import BatchRunner, Run, RunInfo, UnknownRunError, counted
 
@@ -97,7 +95,7 @@ def results_asset(
     )
     def results(context: dg.AssetExecutionContext) -> Iterator[Any]:
         batchor: BatchorResource = getattr(context.resources, policy.resource_key)
-        with one_clear_failure(), closing(telling(batchor.runner(), context.log)) as runner:
+        with runner_of(batchor, context.log) as runner:
             yield from bring_in(context, runner, target, policy)
 
     return results

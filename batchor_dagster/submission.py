@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -15,8 +14,8 @@ from batchor_dagster.config import CONFIG_PARAMETER, config_class, run_config_of
 from batchor_dagster.launch import submit
 from batchor_dagster.partitions import ByPartition, for_partition, partitions_of_step, takes_ranges
 from batchor_dagster.resources import BatchorResource
-from batchor_dagster.troubles import telling
-from batchor_engine import BatchJob, BatchorError
+from batchor_dagster.troubles import runner_of
+from batchor_engine import BatchJob
 
 JobFunction = Callable[..., BatchJob[Any, Any]]
 KIND_PREFIX = "dagster/kind/"
@@ -43,7 +42,7 @@ def submission_asset(
         batchor: BatchorResource = given[resource_key]
         config = run_config_of(given.get(CONFIG_PARAMETER))
         keys = partitions_of_step(context)
-        with one_clear_failure(), closing(telling(batchor.runner(), context.log)) as runner:
+        with runner_of(batchor, context.log) as runner:
             several = [for_partition(given, context, keys, key) for key in keys] if len(keys) > 1 else []
             jobs = [job(one) for one in several or [{**given, "context": context}]]
             yield from submit(
@@ -96,15 +95,6 @@ def checked_job(job: object, fn: JobFunction, model: type[BaseModel] | None) -> 
             allow_retries=False,
         )
     return replace(job, structured_output=model)
-
-
-@contextmanager
-def one_clear_failure() -> Iterator[None]:
-    """Turn an error of the engine, or a bad value, into a failure whose description is the error's own sentence."""
-    try:
-        yield
-    except (BatchorError, ValueError) as error:
-        raise dg.Failure(description=str(error), allow_retries=not isinstance(error, ValueError)) from error
 
 
 def adopt_signature(

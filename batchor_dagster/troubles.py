@@ -1,31 +1,39 @@
-"""What the provider refused, in the log of the step that met it: elsewhere only its class is kept."""
+"""A runner for one step of Dagster, and what a person is told where it meets trouble."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager
+
+import dagster as dg
 
 from batchor_dagster.reports import LONGEST_ERROR, shortened
-from batchor_engine import BatchRunner, RunEvent
+from batchor_dagster.resources import BatchorResource
+from batchor_engine import BatchorError, BatchRunner, RunEvent, Troubles
 
 
-def telling(runner: BatchRunner, log: logging.Logger) -> BatchRunner:
-    """The runner, each of whose troubles is told in a log, too."""
-    runner.host.observer = _Troubles(log, runner.host.observer)
-    return runner
+@contextmanager
+def runner_of(batchor: BatchorResource, log: logging.Logger) -> Generator[BatchRunner]:
+    """What the provider refuses is in the step's log: elsewhere only its class is kept.
+
+    An error of the engine, or a bad value, becomes a failure whose description is the error's own sentence.
+    """
+    try:
+        with closing(batchor.runner()) as runner:
+            runner.host.observer = _telling(log, runner.host.observer)
+            yield runner
+    except (BatchorError, ValueError) as error:
+        raise dg.Failure(description=str(error), allow_retries=not isinstance(error, ValueError)) from error
 
 
-class _Troubles:
-    """Tells each kind of trouble of a run once; a provider that is down would fill the log."""
+def _telling(log: logging.Logger, earlier: Callable[[RunEvent], None] | None) -> Callable[[RunEvent], None]:
+    """An observer for a log, and for the one that the runner had."""
+    troubles = Troubles(lambda said: log.warning(shortened(said, LONGEST_ERROR)))
 
-    def __init__(self, log: logging.Logger, observer: Callable[[RunEvent], None] | None) -> None:
-        self._log, self._observer = log, observer
-        self._told: set[tuple[str, str, str]] = set()
+    def observe(event: RunEvent) -> None:
+        troubles(event)
+        if earlier is not None:
+            earlier(event)
 
-    def __call__(self, event: RunEvent) -> None:
-        kind = event.run_id, event.event_type, str(event.data.get("error_class"))
-        if event.trouble and kind not in self._told:
-            self._told.add(kind)
-            self._log.warning(f"{event.run_id}: {shortened(event.trouble, LONGEST_ERROR)}")
-        if self._observer is not None:
-            self._observer(event)
+    return observe

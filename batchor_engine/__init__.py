@@ -40,7 +40,7 @@ from batchor_engine.errors import (
     StructuredOutputSchemaError,
     UnknownRunError,
 )
-from batchor_engine.events import RunEvent
+from batchor_engine.events import RunEvent, Troubles
 from batchor_engine.job import BatchJob
 from batchor_engine.models import (
     ArtifactExportResult,
@@ -212,6 +212,7 @@ __all__ = [
     "TerminalResultsExportResult",
     "TerminalResultsPage",
     "TextItemResult",
+    "Troubles",
     "UnknownRunError",
     "build_default_provider_registry",
     "build_default_storage_registry",

@@ -36,4 +36,18 @@ class RunEvent:
         return f"{what}: {self.data.get('message') or self.data.get('error_class')}" if what else ""
 
 
+class Troubles:
+    """An observer that tells each kind of trouble of a run once: a provider that is down would fill a log."""
+
+    def __init__(self, tell: Callable[[str], object]) -> None:
+        self._tell = tell
+        self._told: set[tuple[str, str, str]] = set()
+
+    def __call__(self, event: RunEvent) -> None:
+        kind = event.run_id, event.event_type, str(event.data.get("error_class"))
+        if event.trouble and kind not in self._told:
+            self._told.add(kind)
+            self._tell(f"{event.run_id}: {event.trouble}")
+
+
 Observer: TypeAlias = Callable[[RunEvent], None]

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 from batchor_engine.cli.streams import note
 from batchor_engine.core.summary import sentence
 from batchor_engine.errors import UnknownRunError
-from batchor_engine.events import RunEvent
-from batchor_engine.models import JSONValue
+from batchor_engine.events import RunEvent, Troubles
 from batchor_engine.runtime.run import Run
 from batchor_engine.runtime.runner import BatchRunner
 
@@ -34,7 +33,7 @@ class Watch:
         self._bar: tuple[Progress, TaskID] | None = None
         self._next = 0.0
         self._last = ""
-        self._trouble: tuple[str, JSONValue] = "", None
+        self._troubles = Troubles(note)
         self._failures: tuple[int, dict[str, int]] = 0, {}
 
     def __call__(self, event: RunEvent) -> None:
@@ -42,10 +41,7 @@ class Watch:
             return
         if event.event_type == "run_busy":
             note(f"{event.run_id}: another process is reading and submitting its rows, so this one only looks on")
-        kind = event.event_type, event.data.get("error_class")
-        if event.trouble and kind != self._trouble:
-            self._trouble = kind
-            note(f"{event.run_id}: {event.trouble}")
+        self._troubles(event)
         if time.monotonic() >= self._next:
             self._show()
 
