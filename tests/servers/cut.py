@@ -36,7 +36,8 @@ class Cut:
             while True:
                 near, _ = self._listener.accept()
                 far = socket.socket(socket.AF_UNIX)
-                far.connect(self._server)
+                with suppress(OSError):
+                    far.connect(self._server)
                 threading.Thread(target=self._forward, args=(near, far, True), daemon=True).start()
                 threading.Thread(target=self._forward, args=(far, near, False), daemon=True).start()
 

@@ -11,7 +11,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -76,7 +76,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._hang_up()
             return
         body = self.rfile.read(length)
-        if plan == "silence":
+        if len(body) < length:
+            # The client gave up; the server would wait for the rest of what it was promised.
+            self.close_connection = True
+        elif plan == "silence":
             self.proxy.over.wait()
             self._hang_up()
         elif plan.isdigit():
@@ -85,14 +88,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._forward(plan, body)
 
     def _forward(self, plan: str, body: bytes) -> None:
-        connection = http.client.HTTPConnection(self.upstream, timeout=30)
-        connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-        for name, value in self.headers.items():
-            connection.putheader(name, value)
-        connection.endheaders(body)
-        response = connection.getresponse()
-        content = response.read()
-        connection.close()
+        with closing(http.client.HTTPConnection(self.upstream, timeout=30)) as connection:
+            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                connection.putheader(name, value)
+            connection.endheaders(body)
+            response = connection.getresponse()
+            content = response.read()
         if plan == "lost_answer":
             self._hang_up()
             return
@@ -124,13 +126,32 @@ class _Handler(BaseHTTPRequestHandler):
 _OWN_HEADERS = {"content-length", "transfer-encoding", "connection"}
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = False
+
+    def __init__(self, handler: type[_Handler]) -> None:
+        self.connections: list[socket.socket] = []
+        super().__init__(("127.0.0.1", 0), handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.connections.append(request)
+        super().process_request(request, client_address)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """What became of a connection is the client's to say."""
+
+    def hang_up(self) -> None:
+        """Wakes the threads that wait for a client's next request; `server_close` waits for all of them."""
+        for connection in self.connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
 @contextmanager
 def s3_proxy(endpoint: str, *troubles: Trouble) -> Generator[Proxy]:
-    """A proxy on a free port of loopback, before the server at `endpoint`."""
+    """A proxy on a free port of loopback, before the server at `endpoint`; no thread or connection outlives it."""
     handler = type("Handler", (_Handler,), {"upstream": urlsplit(endpoint).netloc})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
-        server.handle_error = lambda *_: None  # type: ignore[method-assign]
+    with _Server(handler) as server:
         proxy = Proxy(f"http://127.0.0.1:{server.server_port}", list(troubles))
         handler.proxy = proxy  # type: ignore[attr-defined]
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -141,3 +162,4 @@ def s3_proxy(endpoint: str, *troubles: Trouble) -> Generator[Proxy]:
             proxy.over.set()
             server.shutdown()
             thread.join()
+            server.hang_up()
