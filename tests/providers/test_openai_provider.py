@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from openai import OpenAI
 
@@ -245,8 +246,9 @@ def test_a_server_that_is_not_there_created_nothing(desk: Desk) -> None:
 
 def test_an_answer_that_does_not_come_in_time_is_ambiguous(desk: Desk) -> None:
     file_id = desk.provider.upload_input_file(desk.requests("a:a1"))
-    desk.fail("delay", "batches.create", seconds=0.6)
-    with OpenAI(api_key=KEY, base_url=desk.server.base_url, timeout=0.2) as client:
+    desk.fail("delay", "batches.create", seconds=3600)
+    impatient = httpx2.Timeout(20, read=0.2)
+    with OpenAI(api_key=KEY, base_url=desk.server.base_url, timeout=impatient) as client:
         hasty = OpenAIBatchProvider(OpenAIProviderConfig(model="gpt-5-mini"), client)
         with pytest.raises(ProviderError, match="Timeout") as caught:
             hasty.create_batch(input_file_id=file_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -46,6 +47,13 @@ class Shop:
         """Finish a batch without counting a poll, and look at it."""
         self.server.finish(batch.id)
         return self.client.batches.retrieve(batch.id)
+
+    def until(self, happened: Callable[[], Any]) -> None:
+        """Waits for what the server does by itself; a minute is only reached where it never does."""
+        end = time.monotonic() + 60
+        while not happened():
+            assert time.monotonic() < end, "it never happened"
+            time.sleep(0.01)
 
     def done(self, lines: list[Line] | bytes, endpoint: Any = "/v1/responses", **more: Any) -> Any:
         return self.end(self.submit(lines, endpoint, **more))

@@ -329,7 +329,7 @@ def test_a_conflict_is_tried_again(store: PostgresStorage) -> None:
             tries.append(first)
             lock(connection, first)
             if len(tries) <= 2:
-                both.wait(10)
+                both.wait(60)
             lock(connection, second)
 
         store._write(act)
