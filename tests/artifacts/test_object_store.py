@@ -114,7 +114,7 @@ def test_an_upload_that_a_client_gave_up_is_not_forwarded(s3: S3Server) -> None:
     """The server would wait for the rest, and the proxy for the server, long after the test that did this."""
     with s3_proxy(s3.endpoint) as proxy:
         address = urlsplit(proxy.endpoint)
-        with socket.create_connection((address.hostname, address.port or 0), timeout=10) as connection:
+        with socket.create_connection((address.hostname, address.port or 0), timeout=20) as connection:
             connection.sendall(b"PUT /none HTTP/1.1\r\nHost: proxy\r\nContent-Length: 9\r\n\r\nhalf")
             connection.shutdown(socket.SHUT_WR)
             assert connection.recv(1) == b""

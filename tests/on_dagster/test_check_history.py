@@ -81,7 +81,7 @@ def test_rows_that_a_person_takes_without_checks_are_checked_all_the_same(shop: 
     shop.sandbox.finish()
     unchecked = dg.RunRequest(asset_selection=[CHECK.asset_key], asset_check_keys=[])
     with shop.runner() as runner:
-        runner.get_run(shop.infos()[0].run_id).wait(timeout=10)
+        runner.get_run(shop.infos()[0].run_id).wait(timeout=60)
     assert "1 blocking asset check failed" in failure_of(shop.obey(defs, unchecked))
     assert history(shop) == ["FAILED"]
 

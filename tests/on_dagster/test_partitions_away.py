@@ -29,7 +29,7 @@ def submitted(shop: Shop, defs: dg.Definitions, *keys: str) -> None:
     shop.sandbox.finish()
     with shop.runner() as runner:
         for info in runner.find_runs(unfinished=True):
-            runner.get_run(info.run_id).wait(timeout=10)
+            runner.get_run(info.run_id).wait(timeout=60)
 
 
 def delivered_by(shop: Shop, defs: dg.Definitions, cursor: str | None) -> str | None:

@@ -180,7 +180,7 @@ def test_a_run_that_ended_elsewhere_is_delivered(shop: Shop) -> None:
     defs = submitted(shop)
     shop.sandbox.finish()
     with shop.runner() as runner:
-        runner.get_run(shop.infos()[0].run_id).wait(timeout=10)
+        runner.get_run(shop.infos()[0].run_id).wait(timeout=60)
     tick = shop.tick(defs)
     (request,) = requests_of(tick)
     assert request.tags["batchor/reason"] == "deliver"
@@ -244,7 +244,7 @@ def test_a_tick_that_runs_out_of_time_forgets_nobody(shop: Shop) -> None:
     shop.sandbox.finish()
     info = shop.infos()[0]
     with shop.runner() as runner:
-        runner.get_run(info.run_id).wait(timeout=10)
+        runner.get_run(info.run_id).wait(timeout=60)
         watch = Watch("batchor_polling_sensor", {"triage": dg.AssetKey("triage")}, 30)
         with dg.build_sensor_context(instance=shop.instance) as context:
             late = Tick(Ledger(shop.instance, watch), context, runner, deadline=0.0).run()
