@@ -109,7 +109,7 @@ def hint(error: Exception) -> str:
 
 def require_key(config: ProviderConfig) -> None:
     """CommandError where no call could be made; better now than after a million rows."""
-    from batchor_engine.providers.openai import headers_of, resolve_openai_api_key
+    from batchor_engine.providers.credentials import headers_of, resolve_openai_api_key
 
     if not isinstance(config, OpenAIProviderConfig):
         return

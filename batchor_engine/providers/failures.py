@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, cast
 
@@ -66,25 +66,27 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     return _SECRET.sub("[redacted]", text)
 
 
-def redacted(value: Any) -> JSONValue:
+def redacted(value: Any, secrets: Collection[str] = ()) -> JSONValue:
     """A JSON value with every text in it redacted."""
     if isinstance(value, str):
-        return redact(value)
+        return redact(value, secrets)
     if isinstance(value, dict):
-        return {str(key): redacted(part) for key, part in cast("dict[Any, Any]", value).items()}
+        return {str(key): redacted(part, secrets) for key, part in cast("dict[Any, Any]", value).items()}
     if isinstance(value, (list, tuple)):
-        return [redacted(part) for part in cast("list[Any]", value)]
+        return [redacted(part, secrets) for part in cast("list[Any]", value)]
     plain = value is None or isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value))
-    return value if plain else redact(str(value))
+    return value if plain else redact(str(value), secrets)
 
 
-def error_words(error: object) -> tuple[frozenset[str], str]:
-    """The codes (code and type, lower case) and the message of an error in whatever shape it comes."""
-    if not isinstance(error, Mapping):
-        return frozenset(), "" if error is None else str(error)[:_SHOWN]
-    parts = cast("Mapping[str, Any]", error)
-    codes = {str(parts[key]).lower() for key in ("code", "type") if parts.get(key)}
-    return frozenset(codes), str(parts.get("message") or "")[:_SHOWN]
+def error_words(error: object, secrets: Iterable[str] = ()) -> tuple[frozenset[str], str]:
+    """The codes (code and type, lower case) and the message, redacted, of an error in whatever shape it comes."""
+    codes, message = frozenset[str](), "" if error is None else str(error)
+    if isinstance(error, Mapping):
+        parts = cast("Mapping[str, Any]", error)
+        codes = frozenset(str(parts[key]).lower() for key in ("code", "type") if parts.get(key))
+        message = str(parts.get("message") or "")
+    # Cut last: of a key that is cut, the half would not be known.
+    return codes, redact(message, secrets)[:_SHOWN]
 
 
 def is_quota(codes: Iterable[str]) -> bool:
@@ -123,7 +125,7 @@ def row_failure(
 ) -> Rejection:
     """The rejection of one row; `status` is its HTTP status where it has one, `record` the whole line."""
     codes, message = error_words(error)
-    said = redact(message) or ", ".join(sorted(codes)) or "no reason given"
+    said = message or ", ".join(sorted(codes)) or "no reason given"
     error_class, counts, curable = ITEM_ERROR, False, True
     if unanswered := next((name for code, name in _UNANSWERED.items() if code in codes), None):
         error_class = unanswered
@@ -149,7 +151,7 @@ def batch_failure(status: str, errors: object) -> BatchFailure:
     entries = _entries(errors)
     words = [error_words(entry) for entry in entries]
     codes = frozenset[str]().union(*(codes for codes, _ in words))
-    message = redact("; ".join(text or ", ".join(sorted(found)) for found, text in words[:3]))[:_SHOWN]
+    message = "; ".join(text or ", ".join(sorted(found)) for found, text in words[:3])[:_SHOWN]
     message = message or f"the batch ended as {status}"
     if is_quota(codes):
         return BatchFailure(QUOTA, message)
@@ -175,7 +177,7 @@ def _entries(errors: object) -> list[Mapping[str, Any]]:
 
 def _pinned(entries: Iterable[Mapping[str, Any]]) -> tuple[tuple[int, str], ...]:
     return tuple(
-        (entry["line"], redact(error_words(entry)[1]))
+        (entry["line"], error_words(entry)[1])
         for entry in entries
         if isinstance(entry.get("line"), int) and not isinstance(entry["line"], bool)
     )

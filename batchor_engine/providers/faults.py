@@ -51,8 +51,9 @@ def as_provider_error(
     """What a failed SDK call means; `what` names the call in the message."""
     status = _status_of(error)
     body = getattr(error, "body", None)
-    codes, message = error_words(_inner(body))
-    said = redact(message or _words_of(error), secrets)
+    hidden = list(secrets)
+    codes, message = error_words(_inner(body), hidden)
+    said = message or redact(_words_of(error), hidden)
     kind = _kind(status, codes, message or str(error), creates=creates, never_sent=_was_never_sent(error))
     how = f" (HTTP {status})" if status is not None else f" ({type(error).__name__})"
     return ProviderError(
@@ -94,10 +95,11 @@ def about_place(error: ProviderError, base_url: str) -> ProviderError:
     )
 
 
-def malformed(what: str, got: object, *, creates: bool = False) -> ProviderError:
+def malformed(what: str, got: object, *, creates: bool = False, secrets: Iterable[str] = ()) -> ProviderError:
     """An answer with a good status that is not what was asked for, such as a proxy's HTML page."""
     kind = ProviderErrorKind.AMBIGUOUS if creates else ProviderErrorKind.TRANSIENT
-    return ProviderError(f"{what} got an answer that cannot be understood: {redact(str(got)[:200])!r}", kind=kind)
+    said = redact(str(got), secrets)[:200]
+    return ProviderError(f"{what} got an answer that cannot be understood: {said!r}", kind=kind)
 
 
 def _kind(

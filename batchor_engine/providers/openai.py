@@ -19,7 +19,7 @@ from batchor_engine.config import OpenAIProviderConfig, check_base_url
 from batchor_engine.core.outcomes import Answer, BatchFailure, Rejection
 from batchor_engine.core.tokens import estimate_tokens
 from batchor_engine.core.types import BatchRemoteRecord, BatchRequestLine
-from batchor_engine.errors import ApiKeyMissingError, ProviderError, ProviderErrorKind
+from batchor_engine.errors import ProviderError, ProviderErrorKind
 from batchor_engine.models import JSONObject, PromptParts
 from batchor_engine.ports.providers import (
     BatchProvider,
@@ -29,45 +29,20 @@ from batchor_engine.ports.providers import (
     StructuredOutputSchema,
 )
 from batchor_engine.providers.clients import SharedClients
+from batchor_engine.providers.credentials import headers_of, resolve_openai_api_key, secrets_of
 from batchor_engine.providers.downloads import fetch
 from batchor_engine.providers.failures import batch_failure
 from batchor_engine.providers.faults import about_place, malformed, provider_call
 from batchor_engine.providers.records import batch_record, field_of, file_size, page_rows, remote_file
 from batchor_engine.providers.wire import RequestWriter, id_of, read_object, read_record
 
-_KEY_VARIABLE = "OPENAI_API_KEY"
 _URL_VARIABLE = "OPENAI_BASE_URL"
 _DEFAULT_BASE_URL = "https://api.openai.com/v1"
 _PAGE = 100
 _FILES_PAGE = 1000
 _FILES_PAGES = 10
-_SHORTEST_SECRET = 8
 # A slow line still carries this much; the server answers only after the last byte of an upload.
 _SLOWEST_BYTES_PER_SEC = 1_000_000
-
-
-def resolve_openai_api_key(config: OpenAIProviderConfig) -> str:
-    """The key of the config, else of the environment; ApiKeyMissingError (a ValueError) where there is none."""
-    # A newline at the end of a secret file would make an illegal header, whose error message quotes the key.
-    key = config.api_key.strip() or os.environ.get(config.api_key_env or _KEY_VARIABLE, "").strip()
-    if key:
-        return key
-    if config.api_key_env:
-        raise ApiKeyMissingError(f"no API key: the environment variable {config.api_key_env} is not set")
-    raise ApiKeyMissingError
-
-
-def headers_of(config: OpenAIProviderConfig) -> dict[str, str]:
-    """The extra headers of every call, those from the environment read now; ApiKeyMissingError where one is missing."""
-    found = dict(config.headers)
-    for header, variable in config.header_env.items():
-        value = os.environ.get(variable, "").strip()
-        if not value:
-            raise ApiKeyMissingError(
-                f"no value for the header {header!r}: the environment variable {variable} is not set"
-            )
-        found[header] = value
-    return found
 
 
 class OpenAIBatchProvider(BatchProvider):
@@ -158,7 +133,7 @@ class OpenAIBatchProvider(BatchProvider):
                 raise about_place(error, self._server()) from None
         file = remote_file(uploaded)
         if file is None:
-            raise malformed(what, uploaded, creates=True)
+            raise self._malformed(what, uploaded, creates=True)
         return file.id
 
     def delete_input_file(self, file_id: str) -> None:
@@ -183,7 +158,7 @@ class OpenAIBatchProvider(BatchProvider):
                 metadata=metadata or {},
                 **self._expiry("output_expires_after", "output_expires_after_sec"),
             )
-        return _expect_batch(created, what, creates=True)
+        return self._expect_batch(created, what, creates=True)
 
     def _expiry(self, parameter: str, name: str) -> dict[str, Any]:
         """The config's wish for how long files live; a server of another kind may not know the parameter."""
@@ -194,7 +169,7 @@ class OpenAIBatchProvider(BatchProvider):
         what = f"reading batch {batch_id}"
         with self._call(what) as client:
             found = client.batches.retrieve(batch_id)
-        return _expect_batch(found, what)
+        return self._expect_batch(found, what)
 
     def cancel_batch(self, batch_id: str) -> BatchRemoteRecord | None:
         """Ask for a cancel and return the batch as it is then; a batch that is over already is returned as it is."""
@@ -208,7 +183,7 @@ class OpenAIBatchProvider(BatchProvider):
             if error.kind is not ProviderErrorKind.REJECTED and error.status_code != 409:
                 raise
             return self.get_batch(batch_id)
-        return _expect_batch(cancelled, what)
+        return self._expect_batch(cancelled, what)
 
     @property
     def lists_batches(self) -> bool:
@@ -223,8 +198,8 @@ class OpenAIBatchProvider(BatchProvider):
             raise error if after else about_place(error, self._server()) from None
         rows = page_rows(page)
         if rows is None:
-            raise malformed(what, page)
-        records = [_expect_batch(row, what) for row in rows]
+            raise self._malformed(what, page)
+        records = [self._expect_batch(row, what) for row in rows]
         more = field_of(page, "has_more")
         goes_on = bool(records) and (len(records) >= size if more is None else bool(more))
         return RemoteBatchPage(records, records[-1].get("id") if goes_on else None)
@@ -249,7 +224,7 @@ class OpenAIBatchProvider(BatchProvider):
             page = client.files.list(purpose="batch", limit=_FILES_PAGE, order="desc", **place)
         rows = page_rows(page)
         if rows is None:
-            raise malformed(what, page)
+            raise self._malformed(what, page)
         return rows, bool(field_of(page, "has_more"))
 
     # Answers in.
@@ -287,7 +262,7 @@ class OpenAIBatchProvider(BatchProvider):
             if not isinstance(content, (str, bytes)) and hasattr(content, "read"):
                 content = content.read()
         if not isinstance(content, (str, bytes)):
-            raise malformed(what, content)
+            raise self._malformed(what, content)
         return content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
 
     @staticmethod
@@ -343,14 +318,17 @@ class OpenAIBatchProvider(BatchProvider):
         with provider_call(what, creates=creates, secrets=self._secrets):
             yield client
 
+    def _expect_batch(self, remote: object, what: str, *, creates: bool = False) -> BatchRemoteRecord:
+        record = batch_record(remote, self._secrets)
+        if record is None:
+            raise self._malformed(what, remote, creates=creates)
+        return record
+
+    def _malformed(self, what: str, got: object, *, creates: bool = False) -> ProviderError:
+        return malformed(what, got, creates=creates, secrets=self._secrets())
+
     def _secrets(self) -> list[str]:
-        return [
-            self._config.api_key.strip(),
-            os.environ.get(_KEY_VARIABLE, "").strip(),
-            *self._config.headers.values(),
-            *(os.environ.get(name, "").strip() for name in self._config.header_env.values()),
-            os.environ.get(self._config.api_key_env or _KEY_VARIABLE, "").strip(),
-        ]
+        return secrets_of(self._config, self._given)
 
     def _connected(self) -> Any:
         with self._lock:
@@ -384,10 +362,3 @@ def _without_retries(client: Any) -> Any:
         return client
     adjusted: AbstractContextManager[Any] = client.with_options(max_retries=0)
     return adjusted
-
-
-def _expect_batch(remote: object, what: str, *, creates: bool = False) -> BatchRemoteRecord:
-    record = batch_record(remote)
-    if record is None:
-        raise malformed(what, remote, creates=creates)
-    return record

@@ -5,7 +5,7 @@ Law: nothing is trusted to be there. A field of the wrong type is absent; an obj
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, cast
 
 from batchor_engine.core.types import BatchRemoteRecord
@@ -15,7 +15,7 @@ from batchor_engine.providers.failures import redacted
 _COUNTS = ("total", "completed", "failed")
 
 
-def batch_record(remote: object) -> BatchRemoteRecord | None:
+def batch_record(remote: object, secrets: Callable[[], Collection[str]] = tuple) -> BatchRemoteRecord | None:
     """A remote batch as a record; None where the object is no batch, such as an HTML page."""
     batch_id, status = field_of(remote, "id"), field_of(remote, "status")
     if not _filled(batch_id) or not _filled(status):
@@ -26,7 +26,7 @@ def batch_record(remote: object) -> BatchRemoteRecord | None:
         output_file_id=_text(field_of(remote, "output_file_id")),
         error_file_id=_text(field_of(remote, "error_file_id")),
         request_counts=_counts(field_of(remote, "request_counts")),
-        errors=redacted(plain(field_of(remote, "errors"))),
+        errors=redacted(plain(errors), secrets()) if (errors := field_of(remote, "errors")) else None,
         metadata=_metadata(field_of(remote, "metadata")),
         created_at=_number(field_of(remote, "created_at")),
         input_file_id=_text(field_of(remote, "input_file_id")),
