@@ -15,6 +15,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Text, bindparam, delete, func, literal, select
 from sqlalchemy.dialects import postgresql
 
+from batchor_engine.storage.dialect import server_time
 from batchor_engine.storage.locks import lock_lease
 from batchor_engine.storage.schema import leases
 
@@ -31,7 +32,7 @@ _FRESH = postgresql.insert(leases).from_select(
 _COUNT = _FRESH.on_conflict_do_update(
     index_elements=[leases.c.resource],
     set_={"fence": leases.c.fence + 1, "expires_at": _FRESH.excluded.expires_at},
-).returning(leases.c.fence)
+).returning(leases.c.fence, leases.c.expires_at)
 _OLD = (
     select(leases.c.resource)
     .where(leases.c.resource.startswith(_PREFIX), leases.c.owner.is_(None), leases.c.expires_at < _NOW)
@@ -40,10 +41,11 @@ _OLD = (
 
 
 class Receipt(NamedTuple):
-    """A lease that nobody holds: its fence counts the commits under one name."""
+    """A lease that nobody holds: its fence counts the commits under one name; from `swept_at` on it may be deleted."""
 
     name: str
     fence: int
+    swept_at: float
 
 
 class Names:
@@ -66,15 +68,20 @@ class Names:
 
 def leave(connection: Connection, name: str) -> Receipt | None:
     """Write the receipt of a transaction as its last statement; None where it has written nothing."""
-    fence = connection.execute(_COUNT, {"name": name}).scalar_one_or_none()
-    if fence is None:
+    row = connection.execute(_COUNT, {"name": name}).one_or_none()
+    if row is None:
         return None
-    if fence == 1:
+    if row.fence == 1:
         # Those of processes that are gone.
         connection.execute(delete(leases).where(leases.c.resource.in_(_OLD)))
-    return Receipt(name, fence)
+    return Receipt(name, row.fence, row.expires_at)
 
 
-def is_there(connection: Connection, receipt: Receipt) -> bool:
-    """Whether a receipt was committed; waits for a transaction that is still under way."""
-    return bool(lock_lease(connection, receipt.name).fence >= receipt.fence)
+def is_there(connection: Connection, receipt: Receipt) -> bool | None:
+    """Whether a receipt was committed; waits for a transaction that is still under way.
+
+    None where nobody can say any more: a process that was stopped for a day may find that its receipt was swept.
+    """
+    if lock_lease(connection, receipt.name).fence >= receipt.fence:
+        return True
+    return None if server_time(connection) >= receipt.swept_at else False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
@@ -55,7 +56,10 @@ class Transactions:
             try:
                 result = once()
             except _UndoneError:
-                pass
+                if time.monotonic() >= gives_up:
+                    raise StoreError(
+                        f"{self._location} loses each connection at COMMIT: nothing was written."
+                    ) from None
             except DBAPIError as error:
                 trouble = dialect.trouble_of(error)
                 lost = trouble is Trouble.LOST and self._reached and time.monotonic() < gives_up
@@ -101,12 +105,11 @@ class Transactions:
         return result, None
 
     def _landed(self, receipt: Receipt) -> bool:
-        """Whether a transaction whose COMMIT got no answer has happened."""
-        try:
-            return self._patiently(lambda: self._once(lambda it: receipts.is_there(it, receipt), self._engine))
-        except DBAPIError as error:
-            if dialect.trouble_of(error) is not Trouble.BUSY:
-                raise
-            raise StoreError(
-                f"{self._location} was lost while it committed, and cannot say whether it did: try again."
-            ) from None
+        """Whether a transaction whose COMMIT got no answer has happened; StoreError where nobody can say."""
+        found: bool | None = None
+        # The look's own error must not leave as it is: it would be taken for the write's, and the write be done again.
+        with suppress(DBAPIError):
+            found = self._patiently(lambda: self._once(lambda it: receipts.is_there(it, receipt), self._engine))
+        if found is None:
+            raise StoreError(f"{self._location} was lost while it committed, and cannot say whether it did: try again.")
+        return found

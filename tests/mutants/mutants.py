@@ -64,6 +64,12 @@ MUTANTS = (
         f"{FAULTS}::test_a_lost_answer_to_create_never_pays_twice",
     ),
     mutant(
+        "a create call may come long after its note", 1, "runtime/submit.py",
+        "while work.host.clock - begun >= _LONGEST_NOTE_SEC:",
+        "while begun < 0:",
+        "tests/runtime/test_recovery.py::test_a_note_that_took_long_is_made_again_before_the_batch_is",
+    ),
+    mutant(
         "the SDK repeats calls that create", 1, "providers/openai.py",
         '"max_retries": 0,',
         '"max_retries": 2,',
@@ -86,6 +92,18 @@ MUTANTS = (
         ".fence >= receipt.fence",
         ".fence >= 1",
         "tests/storage/test_receipts.py::test_a_transaction_that_a_killed_server_lost_is_done_again",
+    ),
+    mutant(
+        "a look for a receipt that fails does the write again", 1, "storage/transactions.py",
+        "with suppress(DBAPIError):",
+        "if True:",
+        "tests/storage/test_receipts.py::test_a_look_for_a_receipt_that_fails_does_nothing_again[40001]",
+    ),
+    mutant(
+        "a swept receipt says that nothing happened", 1, "storage/receipts.py",
+        "return None if server_time(connection) >= receipt.swept_at else False",
+        "return False",
+        "tests/storage/test_receipts.py::test_a_receipt_that_may_have_been_swept_proves_nothing_by_its_absence",
     ),
     mutant(
         "two transactions share a receipt", 1, "storage/receipts.py",
@@ -298,6 +316,12 @@ MUTANTS = (
         "self._registry.dump_config(config, include_secrets=False)",
         "self._registry.dump_config(config, include_secrets=True)",
         f"{LAWS}::test_no_key_is_in_any_file_of_a_run",
+    ),
+    mutant(
+        "a key is cut before it is hidden", 11, "providers/failures.py",
+        "redact(message, secrets)[:_SHOWN]",
+        "redact(message[:_SHOWN], secrets)",
+        "tests/providers/test_credentials.py::test_a_key_that_a_cut_goes_through_is_not_shown_in_part",
     ),
     mutant(
         "a failed file stays half written", 11, "artifacts/atomic.py",

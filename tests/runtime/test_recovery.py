@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from batchor_engine import (
     RetryPolicy,
     RunSubmissionIndeterminateError,
 )
+from batchor_engine.core.records import BatchRecord, Lease
 from batchor_engine.ports.providers import RemoteBatchPage
 from batchor_engine.providers.openai import OpenAIBatchProvider
 from batchor_engine.testing import CrashError, CrashPoints, ManualClock
@@ -75,6 +77,26 @@ def test_a_wish_during_a_recovery_stops_the_creations_behind_it(world: World, wi
     runner.host.reached = reached
     run.refresh()
     assert len(world.sandbox.batches()) == 1
+
+
+def test_a_note_that_took_long_is_made_again_before_the_batch_is(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database held its answer back; another worker has looked, found nothing, and sent the rows itself."""
+    late = world.runner()
+    note = late.storage.note_batch
+    notes: list[float] = []
+
+    def slowly(batch: BatchRecord, lease: Lease, **facts: Any) -> None:
+        note(batch, lease, **facts)
+        notes.append(facts["create_at"])
+        if len(notes) == 1:
+            world.clock.advance(70)
+            world.runner().get_run("r").refresh()
+            assert len(world.sandbox.batches()) == 1
+
+    monkeypatch.setattr(late.storage, "note_batch", slowly)
+    run = late.start(world.job(3), run_id="r")
+    assert len(world.sandbox.batches()) == 1
+    assert run.wait(timeout=LONG).summary().completed_items == 3
 
 
 @pytest.mark.parametrize("point", ["submit.claimed", "submit.intended", "submit.uploaded"])

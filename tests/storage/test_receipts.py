@@ -10,17 +10,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from queue import Queue
+from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, event, select
+from sqlalchemy import Connection, event, make_url, select
 
-from batchor_engine import PostgresStorage, StoreError
+from batchor_engine import PostgresStorage, RunControlState, StoreError
 from batchor_engine.core.records import IngestPosition, Lease, NewRun
-from batchor_engine.storage import receipts
+from batchor_engine.storage import receipts, transactions
 from batchor_engine.storage.registry import open_url
 from batchor_engine.storage.schema import leases
 
+from ..servers.cut import Cut
 from ..servers.postgres import PostgresServer
 from ..stores import STORES, new_home, new_url, postgres_dsn
 
@@ -179,6 +181,86 @@ def test_who_looks_for_a_receipt_waits_for_its_transaction(
         assert not found.done()
         getattr(transaction, end)()
         assert found.result() == happened
+
+
+def test_a_receipt_that_may_have_been_swept_proves_nothing_by_its_absence(store: PostgresStorage) -> None:
+    """As of a process that was stopped for a day between its COMMIT and the look."""
+    store.create_run(NEW)
+    with store.engine.connect() as connection:
+        transaction = connection.begin()
+        connection.exec_driver_sql(NUMBER)
+        receipt = receipts.leave(connection, "commits:asleep:1")
+        assert receipt is not None
+        transaction.rollback()
+    with store.engine.connect() as connection, connection.begin():
+        assert receipts.is_there(connection, receipt) is False
+        assert receipts.is_there(connection, receipt._replace(swept_at=1.0)) is None
+
+
+@pytest.fixture
+def cut(tmp_path: Path) -> Iterator[Cut]:
+    """A way to the server that loses COMMITs."""
+    made = Cut(tmp_path / "s", Path(str(make_url(new_url("postgres", tmp_path, own_server=True)).query["host"])))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def behind(cut: Cut, tmp_path: Path) -> Iterator[PostgresStorage]:
+    """A store at the other end of that way, with a run and none of the pauses."""
+    url = new_url("postgres", tmp_path, own_server=True)
+    with closing(open_url(url.replace(str(make_url(url).query["host"]), str(tmp_path / "s")))) as opened:
+        assert isinstance(opened, PostgresStorage)
+        opened.create_run(NEW)
+        opened._transactions._sleep = lambda _: None
+        yield opened
+
+
+def counted(store: PostgresStorage) -> int:
+    """How many writes the run has seen; adding to it shows a repetition, which a guarded write would hide."""
+    run = store.run("r")
+    assert run is not None
+    return run.revision
+
+
+REFUSAL = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{}', MESSAGE = 'not now'; END $$"
+
+
+@pytest.mark.parametrize("state", ["40001", "40P01", "55P03", "25006", "53100"])
+def test_a_look_for_a_receipt_that_fails_does_nothing_again(behind: PostgresStorage, cut: Cut, state: str) -> None:
+    """The write is there, and only its caller may decide what follows."""
+    run, lease = behind.run("r"), behind.acquire("run:r", "me", 600)
+    before = counted(behind)
+    assert run is not None
+    assert isinstance(lease, Lease)
+
+    def refuse(_: Connection, cursor: Any, statement: str, *more: object) -> None:
+        if cut.cuts and "leases" in statement and "FOR UPDATE" in statement:
+            cursor.execute(REFUSAL.format(state))
+
+    event.listen(behind.engine, "before_cursor_execute", refuse)
+    cut.arm("after")
+    with pytest.raises(StoreError, match="cannot say whether it did"):
+        behind.mark_tidied(run.pk, lease)
+    event.remove(behind.engine, "before_cursor_execute", refuse)
+    assert counted(behind) == before + 1
+
+
+def test_a_write_that_loses_every_commit_ends(
+    behind: PostgresStorage, cut: Cut, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transactions, "RECONNECT_SEC", 0.5)
+    before = counted(behind)
+
+    def lose(_: Connection, cursor: Any, statement: str, parameters: Any, *more: object) -> None:
+        if "DO UPDATE" in statement and "commits:" in str(parameters):
+            cut.arm("before")
+
+    event.listen(behind.engine, "before_cursor_execute", lose)
+    with pytest.raises(StoreError, match="loses each connection at COMMIT"):
+        behind.set_control("r", RunControlState.PAUSED, reason="x")
+    event.remove(behind.engine, "before_cursor_execute", lose)
+    assert counted(behind) == before
 
 
 def await_lock(pid: int) -> None:
