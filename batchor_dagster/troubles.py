@@ -8,9 +8,12 @@ from contextlib import closing, contextmanager
 
 import dagster as dg
 
-from batchor_dagster.reports import LONGEST_ERROR, shortened
+from batchor_dagster.reports import shortened
 from batchor_dagster.resources import BatchorResource
 from batchor_engine import BatchorError, BatchRunner, RunEvent, Troubles
+
+# A run's id takes up to 200 of it, and the rest is the provider's words.
+_LONGEST = 1000
 
 
 @contextmanager
@@ -29,11 +32,13 @@ def runner_of(batchor: BatchorResource, log: logging.Logger) -> Generator[BatchR
 
 def _telling(log: logging.Logger, earlier: Callable[[RunEvent], None] | None) -> Callable[[RunEvent], None]:
     """An observer for a log, and for the one that the runner had."""
-    troubles = Troubles(lambda said: log.warning(shortened(said, LONGEST_ERROR)))
+    troubles = Troubles(lambda said: log.warning(shortened(said, _LONGEST)))
 
     def observe(event: RunEvent) -> None:
-        troubles(event)
-        if earlier is not None:
-            earlier(event)
+        try:
+            troubles(event)
+        finally:
+            if earlier is not None:
+                earlier(event)
 
     return observe

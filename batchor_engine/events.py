@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -14,6 +15,8 @@ _TROUBLES = {
     "batch_poll_retry": "a look at the provider failed",
     "batch_terminal_failure": "a batch failed",
 }
+# A word with a digit in it.
+_VARYING = re.compile(r"(?<!\S)(?<!HTTP )\S*\d\S*")
 
 
 def _no_data() -> JSONObject:
@@ -37,17 +40,20 @@ class RunEvent:
 
 
 class Troubles:
-    """An observer that tells each kind of trouble of a run once: a provider that is down would fill a log."""
+    """An observer that tells each kind of trouble of a run once: a provider that is down would fill a log.
+
+    Two are of one kind where their words differ in ids and numbers alone, but for the HTTP status.
+    """
 
     def __init__(self, tell: Callable[[str], object]) -> None:
         self._tell = tell
         self._told: set[tuple[str, str, str]] = set()
 
     def __call__(self, event: RunEvent) -> None:
-        kind = event.run_id, event.event_type, str(event.data.get("error_class"))
+        kind = event.run_id, str(event.data.get("error_class")), _VARYING.sub("#", event.trouble)
         if event.trouble and kind not in self._told:
-            self._told.add(kind)
             self._tell(f"{event.run_id}: {event.trouble}")
+            self._told.add(kind)
 
 
 Observer: TypeAlias = Callable[[RunEvent], None]

@@ -45,4 +45,5 @@ def complain(text: str) -> None:
 
 
 def one_line(text: str) -> str:
-    return " ".join(text.split())
+    """Without what moves a terminal's cursor or begins a line: some words are a provider's."""
+    return " ".join("".join(one if one.isprintable() else " " for one in text).split())

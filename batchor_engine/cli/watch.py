@@ -8,12 +8,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from batchor_engine.cli.streams import note
 from batchor_engine.core.summary import sentence
-from batchor_engine.errors import UnknownRunError
+from batchor_engine.errors import StoreError, UnknownRunError
 from batchor_engine.events import RunEvent, Troubles
 from batchor_engine.runtime.run import Run
 from batchor_engine.runtime.runner import BatchRunner
@@ -43,7 +43,9 @@ class Watch:
             note(f"{event.run_id}: another process is reading and submitting its rows, so this one only looks on")
         self._troubles(event)
         if time.monotonic() >= self._next:
-            self._show()
+            # A store that is away is the command's to tell, not each event's to wait for.
+            with suppress(StoreError):
+                self._show()
 
     @contextmanager
     def over(self, runner: BatchRunner, run_id: str) -> Generator[None]:
@@ -64,6 +66,12 @@ class Watch:
             self._shown = self._bar = None
 
     def _show(self) -> None:
+        try:
+            self._show_now()
+        finally:
+            self._next = time.monotonic() + (_LINES_SEC if self._bar is None else _MOVING_SEC)
+
+    def _show_now(self) -> None:
         run = self._run()
         if run is None:
             return
@@ -82,7 +90,6 @@ class Watch:
         elif text != self._last:
             note(text)
             self._last = text
-        self._next = time.monotonic() + (_LINES_SEC if self._bar is None else _MOVING_SEC)
 
     def _run(self) -> Run | None:
         """The run, unless it is still to be created."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,8 @@ import dagster as dg
 import pytest
 
 from batchor_dagster import batchor_assets
-from batchor_engine import BatchJob, OpenAIProviderConfig, ProviderError
+from batchor_dagster.troubles import _telling
+from batchor_engine import BatchJob, OpenAIProviderConfig, ProviderError, RunEvent
 from batchor_engine.sandbox import Fault, SandboxServer
 from example_project.models import TicketTriage
 from tests.on_dagster.shop import FOUR_ROWS, Shop, job_for, tickets_asset, triage_assets
@@ -62,6 +64,29 @@ def test_a_submission_that_is_refused_says_why_in_the_steps_log(shop: Shop, capf
     assert shop.materialize(defs, "tickets", "triage_batch").success
     assert capfd.readouterr().err.count("a submission failed: ") == 1
     assert shop.paid_lines() == 0
+
+
+def test_an_observer_of_ones_own_hears_what_a_steps_log_could_not_take() -> None:
+    class Full(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise OSError("no space left")
+
+    heard: list[RunEvent] = []
+    log = logging.Logger("step")
+    log.addHandler(Full())
+    event = RunEvent("batch_submit_retry", "r", None, {"message": "We are down."})
+    with pytest.raises(OSError, match="no space left"):
+        _telling(log, heard.append)(event)
+    assert heard == [event]
+
+
+def test_a_long_id_of_a_run_leaves_room_for_the_providers_words() -> None:
+    said: list[str] = []
+    log = logging.Logger("step")
+    log.addFilter(lambda record: said.append(record.getMessage()) or True)
+    words = f"{'m' * 400} and here is the limit"
+    _telling(log, None)(RunEvent("batch_submit_retry", "r" * 200, None, {"message": words}))
+    assert said[0].endswith(words)
 
 
 def test_a_batch_that_fails_is_told_once_in_the_log_of_the_run_that_fetches_it(

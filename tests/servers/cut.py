@@ -42,13 +42,19 @@ class Cut:
                 threading.Thread(target=self._forward, args=(far, near, False), daemon=True).start()
 
     def _forward(self, source: socket.socket, target: socket.socket, asking: bool) -> None:
-        with source, target, suppress(OSError):
-            while data := source.recv(65536):
-                if asking and self._armed and data.endswith(_COMMIT):
-                    self._cut(source, target, data)
-                    return
-                target.sendall(data)
-            target.shutdown(socket.SHUT_WR)
+        with source, target:
+            try:
+                while data := source.recv(65536):
+                    if asking and self._armed and data.endswith(_COMMIT):
+                        self._cut(source, target, data)
+                        return
+                    target.sendall(data)
+                target.shutdown(socket.SHUT_WR)
+            except OSError:
+                # To close a socket wakes nobody who waits for it.
+                for one in (source, target):
+                    with suppress(OSError):
+                        one.shutdown(socket.SHUT_RDWR)
 
     def _cut(self, near: socket.socket, far: socket.socket, data: bytes) -> None:
         when, self._armed = self._armed, None
