@@ -93,7 +93,8 @@ def open_server(url: URL, schema: str, *, pool_size: int, statement_timeout_sec:
     except ImportError:
         raise ImportError("PostgreSQL needs psycopg: pip install 'batchor-dagster[postgres]'") from None
     del _psycopg
-    alive = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+    # Keepalives do not run while something sent is unacknowledged; the kernel alone would wait a quarter of an hour.
+    alive = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
     options = {"connect_timeout": CONNECT_TIMEOUT_SEC, "application_name": "batchor", **alive, **url.query}
     engine = create_engine(
         # The repr of an engine shows its URL.

@@ -355,6 +355,15 @@ def test_sessions_are_durable_and_bounded(store: PostgresStorage) -> None:
     assert level == "read committed"
 
 
+def test_a_server_that_falls_silent_is_given_up_after_a_minute_or_as_the_url_says(url: str) -> None:
+    for more, limit in (("", "60000"), ("&tcp_user_timeout=5000", "5000")):
+        with closing(open_url(url + more)) as store:
+            assert isinstance(store, PostgresStorage)
+            driver = store._write(lambda it: it.connection.driver_connection)
+            assert driver is not None
+            assert driver.info.get_parameters()["tcp_user_timeout"] == limit
+
+
 def test_a_url_sets_pool_and_timeout(url: str) -> None:
     store = open_url(f"{url}&pool_size=2&statement_timeout_sec=0.05")
     assert isinstance(store, PostgresStorage)
