@@ -24,6 +24,7 @@ from batchor_engine.storage.registry import open_url
 from batchor_engine.storage.schema import metadata
 
 from .servers import session
+from .servers.cut import Cut
 from .servers.postgres import PostgresServer
 
 KINDS = ("sqlite", "postgres")
@@ -63,6 +64,14 @@ def new_url(kind: str, folder: Path, *, own_server: bool = False) -> str:
         return f"sqlite:///{folder / 'runs.sqlite3'}"
     dsn = own_dsn() if own_server else postgres_dsn()
     return f"{dsn}{'&' if '?' in dsn else '?'}schema=t_{uuid.uuid4().hex[:12]}"
+
+
+def through_a_cut(folder: Path) -> tuple[Cut, StateStore]:
+    """A way to this session's own PostgreSQL that can be cut around a COMMIT, and a store at its end."""
+    url = new_url("postgres", folder, own_server=True)
+    server = Path(str(make_url(url).query["host"]))
+    cut = Cut(folder / "s", server)
+    return cut, open_url(url.replace(f"host={server}", f"host={folder / 's'}"))
 
 
 def is_there(url: str) -> bool:

@@ -21,7 +21,7 @@ import pytest
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import make_url
 
-from batchor_engine import BatchRunner, PostgresStorage, StateStore, StorageKind, StoreError
+from batchor_engine import BatchRunner, PostgresStorage, StorageKind, StoreError
 from batchor_engine import build_default_storage_registry as registry
 from batchor_engine.core.records import IngestPosition, NewRun
 from batchor_engine.errors import ForeignStoreError, LeaseLostError, StoreBusyError
@@ -31,8 +31,7 @@ from batchor_engine.storage import transactions
 from batchor_engine.storage.engine import without_secrets
 from batchor_engine.storage.registry import open_url
 
-from ..servers.cut import Cut
-from ..stores import change, is_there, new_url, postgres_dsn
+from ..stores import change, is_there, new_url, postgres_dsn, through_a_cut
 
 START = IngestPosition("iterable", "list", "", 0)
 NEW = NewRun("r", {"compared": {}}, "/nowhere", START, {"k": "v"})
@@ -243,13 +242,6 @@ def test_a_closed_connection_is_replaced(url: str) -> None:
         for act in (lambda: store.run("r"), lambda: store.set_control("r", RunControlState.PAUSED, reason="x")):
             assert admin.execute(query, [mine]).fetchone() != (0,)
             assert act() is not None
-
-
-def through_a_cut(folder: Path) -> tuple[Cut, StateStore]:
-    url = new_url("postgres", folder, own_server=True)
-    server = Path(str(make_url(url).query["host"]))
-    cut = Cut(folder / "s", server)
-    return cut, open_url(url.replace(f"host={server}", f"host={folder / 's'}"))
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

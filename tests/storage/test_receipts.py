@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, event, make_url, select
+from sqlalchemy import Connection, event, select
 
 from batchor_engine import PostgresStorage, RunControlState, StoreError
 from batchor_engine.core.records import IngestPosition, Lease, NewRun
@@ -24,7 +24,7 @@ from batchor_engine.storage.schema import leases
 
 from ..servers.cut import Cut
 from ..servers.postgres import PostgresServer
-from ..stores import STORES, new_home, new_url, postgres_dsn
+from ..stores import STORES, new_home, new_url, postgres_dsn, through_a_cut
 
 pytestmark = pytest.mark.skipif("postgres" not in STORES, reason="BATCHOR_TEST_STORES leaves PostgreSQL out")
 
@@ -198,22 +198,15 @@ def test_a_receipt_that_may_have_been_swept_proves_nothing_by_its_absence(store:
 
 
 @pytest.fixture
-def cut(tmp_path: Path) -> Iterator[Cut]:
-    """A way to the server that loses COMMITs."""
-    made = Cut(tmp_path / "s", Path(str(make_url(new_url("postgres", tmp_path, own_server=True)).query["host"])))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def behind(cut: Cut, tmp_path: Path) -> Iterator[PostgresStorage]:
-    """A store at the other end of that way, with a run and none of the pauses."""
-    url = new_url("postgres", tmp_path, own_server=True)
-    with closing(open_url(url.replace(str(make_url(url).query["host"]), str(tmp_path / "s")))) as opened:
-        assert isinstance(opened, PostgresStorage)
-        opened.create_run(NEW)
-        opened._transactions._sleep = lambda _: None
-        yield opened
+def away(tmp_path: Path) -> Iterator[tuple[Cut, PostgresStorage]]:
+    """A way to the server that loses COMMITs, and the store behind it, with a run and none of the pauses."""
+    cut, opened = through_a_cut(tmp_path)
+    assert isinstance(opened, PostgresStorage)
+    opened.create_run(NEW)
+    opened._transactions._sleep = lambda _: None
+    yield cut, opened
+    opened.close()
+    cut.close()
 
 
 def counted(store: PostgresStorage) -> int:
@@ -227,8 +220,9 @@ REFUSAL = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{}', MESSAGE = 'not now'
 
 
 @pytest.mark.parametrize("state", ["40001", "40P01", "55P03", "25006", "53100"])
-def test_a_look_for_a_receipt_that_fails_does_nothing_again(behind: PostgresStorage, cut: Cut, state: str) -> None:
+def test_a_look_for_a_receipt_that_fails_does_nothing_again(away: tuple[Cut, PostgresStorage], state: str) -> None:
     """The write is there, and only its caller may decide what follows."""
+    cut, behind = away
     run, lease = behind.run("r"), behind.acquire("run:r", "me", 600)
     before = counted(behind)
     assert run is not None
@@ -247,8 +241,9 @@ def test_a_look_for_a_receipt_that_fails_does_nothing_again(behind: PostgresStor
 
 
 def test_a_write_that_loses_every_commit_ends(
-    behind: PostgresStorage, cut: Cut, monkeypatch: pytest.MonkeyPatch
+    away: tuple[Cut, PostgresStorage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    cut, behind = away
     monkeypatch.setattr(transactions, "RECONNECT_SEC", 0.5)
     before = counted(behind)
 
