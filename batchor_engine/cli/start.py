@@ -196,9 +196,10 @@ def _start(
     with place.runner(observer=watch) as runner:
         require_key(config)
         _tell_of_old_rows(runner, run_id)
-        with _explained(runner, place, again), watch.over(runner, run_id):
-            run = _started(runner, job, run_id, labels)
-        summary = run.summary()
+        with _explained(runner, place, again):
+            with watch.over(runner, run_id):
+                run = _started(runner, job, run_id, labels)
+            summary = run.summary()
     if not summary.total_items:
         note(f"{run_id}: the input has no rows")
     elif summary.status not in RUN_TERMINAL:

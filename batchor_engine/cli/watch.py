@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from batchor_engine.cli.streams import note
@@ -43,9 +43,11 @@ class Watch:
             note(f"{event.run_id}: another process is reading and submitting its rows, so this one only looks on")
         self._troubles(event)
         if time.monotonic() >= self._next:
-            # A store that is away is the command's to tell, not each event's to wait for.
-            with suppress(StoreError):
+            try:
                 self._show()
+            except StoreError:
+                # A store that is away is the command's to tell, not each event's to wait for.
+                self._rest()
 
     @contextmanager
     def over(self, runner: BatchRunner, run_id: str) -> Generator[None]:
@@ -65,18 +67,16 @@ class Watch:
         finally:
             self._shown = self._bar = None
 
-    def _show(self) -> None:
-        try:
-            self._show_now()
-        finally:
-            self._next = time.monotonic() + (_LINES_SEC if self._bar is None else _MOVING_SEC)
+    def _rest(self) -> None:
+        self._next = time.monotonic() + (_LINES_SEC if self._bar is None else _MOVING_SEC)
 
-    def _show_now(self) -> None:
+    def _show(self) -> None:
         run = self._run()
         if run is None:
             return
         summary = run.summary()
         if not summary.total_items:
+            # The first rows are shown when they are there, so nothing rests before them.
             return
         if summary.failed_items != self._failures[0]:
             self._failures = summary.failed_items, run.failure_counts()
@@ -90,6 +90,7 @@ class Watch:
         elif text != self._last:
             note(text)
             self._last = text
+        self._rest()
 
     def _run(self) -> Run | None:
         """The run, unless it is still to be created."""

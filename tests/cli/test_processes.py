@@ -54,12 +54,12 @@ def test_ctrl_c_while_reading_rows_names_the_start_that_goes_on(shell: Shell, qu
     shell.write("many.csv", "slug,body\n" + "".join(f"row {at},Say {at}\n" for at in range(2_000)))
     words = (*START, "--input", "many.csv", "--max-requests", "100")
     before = len(quick_sandbox.paid())
-    # The third of twenty uploads takes its time, so that the signal comes while there is much to do.
-    quick_sandbox.faults.add({"kind": "delay", "on": "files.create", "nth": 3, "seconds": 4})
+    # The third of twenty uploads does not end, so that the signal comes while there is much to do.
+    quick_sandbox.faults.add({"kind": "delay", "on": "files.create", "nth": 3, "seconds": 3600})
     with spawn(shell.folder, *words) as starting:
         assert starting.stderr is not None
-        # The first line comes with the first request file.
-        starting.stderr.readline()
+        # The first line comes with the first request file, not with the end or ten seconds later.
+        assert starting.stderr.readline().startswith(b"r: 0 of ")
         starting.send_signal(signal.SIGINT)
         _, err = starting.communicate(timeout=60)
     quick_sandbox.faults.clear()
