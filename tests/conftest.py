@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,9 +35,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Before pytest itself looks where temporary files go.
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):
-        begin_session()
+    if hasattr(config, "workerinput"):
+        return
+    home = begin_session()
+    if "TMPDIR" not in os.environ and config.option.basetemp is None:
+        # An upper folder of one letter: sockets lie below, and their paths may have some hundred.
+        os.environ["TMPDIR"], config.option.basetemp = str(home), home / "t"
+        tempfile.tempdir = None
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

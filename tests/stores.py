@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -32,30 +31,25 @@ STORES = tuple(os.environ.get("BATCHOR_TEST_STORES", ",".join(KINDS)).split(",")
 assert set(STORES) <= set(KINDS), f"BATCHOR_TEST_STORES has unknown kinds: {STORES}"
 
 POSTGRES_DSN = "BATCHOR_TEST_POSTGRES_DSN"
-# The folder of this session's own servers; set by begin_session() before there are several processes.
-POSTGRES_HOME = "BATCHOR_TEST_POSTGRES_HOME"
 _MAIN = "main"
 
-# Data in memory where that is possible: no test asks what the server's own fsync does.
-_FAST = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())
 
-
-def begin_session() -> None:
-    """Make the folder of this session's servers: they end with this process, however it ends."""
-    os.environ[POSTGRES_HOME] = str(session.open_folder(_FAST / f"batchor-postgres-{uuid.uuid4().hex[:12]}"))
+def begin_session() -> Path:
+    """Make the folder of this session, for servers and what is temporary, before there are several processes."""
+    folder = session.open_folder(session.fast_disk() / f"batchor-tests-{uuid.uuid4().hex[:6]}")
+    session.watch(folder)
+    os.environ[session.HOME] = str(folder)
+    return folder
 
 
 def end_session() -> None:
-    folder = Path(os.environ[POSTGRES_HOME])
-    PostgresServer(folder / _MAIN).stop()
-    session.close_folder(folder)
+    PostgresServer(session.home() / _MAIN).stop()
+    session.close_folder(session.home())
 
 
 def new_home() -> Path:
     """A place for one more server, short enough for a socket and open to the user that it runs as."""
-    folder = Path(os.environ[POSTGRES_HOME])
-    session.watch(folder)
-    return folder / uuid.uuid4().hex[:12]
+    return session.home() / uuid.uuid4().hex[:12]
 
 
 def new_url(kind: str, folder: Path, *, own_server: bool = False) -> str:
@@ -130,11 +124,9 @@ def postgres_dsn() -> str:
 
 def own_dsn() -> str:
     """This session's own server, which is started by whoever comes first."""
-    folder = Path(os.environ[POSTGRES_HOME])
-    with (folder / "lock").open("w") as lock:
+    with (session.home() / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        server = PostgresServer(folder / _MAIN)
+        server = PostgresServer(session.home() / _MAIN)
         if not server.running:
-            session.watch(folder)
             server.start()
     return server.dsn

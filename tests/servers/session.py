@@ -11,16 +11,35 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
+# The folder of this session, for all its processes.
+HOME = "BATCHOR_TEST_HOME"
 _LOCK = "session"
+# Several times what a session holds at once.
+_ROOM_BYTES = 4 << 30
 # A PostgreSQL that is told to quit at once still gives its shared memory back.
 _GRACE_SEC = 3.0
 # Closed by the kernel when this process ends. The lock belongs to the process: no child that is forked inherits it.
 _held: dict[Path, TextIO] = {}
+
+
+def fast_disk() -> Path:
+    """A disk in memory that has room and runs programs, else any: no test asks what becomes of a disk's fsync."""
+    try:
+        memory = os.statvfs("/dev/shm")
+    except OSError:
+        return Path(tempfile.gettempdir())
+    usable = memory.f_bavail * memory.f_frsize >= _ROOM_BYTES and not memory.f_flag & os.ST_NOEXEC
+    return Path("/dev/shm" if usable else tempfile.gettempdir())
+
+
+def home() -> Path:
+    return Path(os.environ[HOME])
 
 
 def open_folder(folder: Path) -> Path:

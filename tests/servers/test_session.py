@@ -14,11 +14,11 @@ from . import session
 
 ROOT = Path(__file__).parents[2]
 _WITH_DATABASE = """
-import os, time
+import time
 from tests import stores
-stores.begin_session()
+folder = stores.begin_session()
 stores.own_dsn()
-print(os.environ[stores.POSTGRES_HOME], flush=True)
+print(folder, flush=True)
 time.sleep(600)
 """
 _UNWATCHED = """
