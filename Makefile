@@ -60,6 +60,8 @@ bench: .venv/.has-bench
 
 .venv/.has-test: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+# Hundreds of processes import these; where PYTHONDONTWRITEBYTECODE is set, each would compile them again.
+	@$(BIN)/python -m compileall -q batchor_dagster batchor_engine example_project
 	@touch $@ .venv/.has-demo
 
 .venv-oldest/.has-test: pyproject.toml constraints.txt constraints-oldest.txt | $(BIN)/python

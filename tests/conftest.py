@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,7 +85,8 @@ def artifacts_url(store_kind: str, tmp_path: Path, request: pytest.FixtureReques
     """Where files go: a folder beside SQLite, a bucket beside PostgreSQL."""
     if store_kind == "sqlite" or request.node.get_closest_marker("files_in_a_folder") is not None:
         return str(tmp_path / "runs_artifacts")
-    return f"{request.getfixturevalue('s3').url}/{uuid.uuid4().hex[:12]}"
+    server: S3Server = request.getfixturevalue("s3")
+    return server.new_place()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

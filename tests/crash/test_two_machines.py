@@ -55,8 +55,8 @@ def assert_finished(healed: subprocess.CompletedProcess[str], sandbox: SandboxSe
 
 
 @pytest.mark.parametrize("point", [point for point in POINTS if point.endswith(("_stored", "created", "downloaded"))])
-def test_a_run_is_finished_without_the_disk_of_who_began_it(s3: object, tmp_path: Path, point: str) -> None:
-    store, bucket = new_url("postgres", tmp_path), f"s3://runs/{tmp_path.name}"
+def test_a_run_is_finished_without_the_disk_of_who_began_it(s3: S3Server, tmp_path: Path, point: str) -> None:
+    store, bucket = new_url("postgres", tmp_path), s3.new_place()
     with SandboxServer(phases=Phases(0.02, 0.05, 0.02, 0.02)) as sandbox:
         # The second does not wait for this lease: it sees that its owner is dead.
         options = {"store": store, "artifacts": bucket, "base_url": sandbox.base_url, "lease_sec": 3600}
@@ -72,7 +72,7 @@ def test_a_run_is_finished_by_another_host(
     if why := can_make_hosts():
         rings.cannot_run(pytestconfig, "two hosts", why)
     monkeypatch.delenv(POSTGRES_DSN, raising=False)
-    store, bucket = new_url("postgres", tmp_path, own_server=True), f"s3://runs/{tmp_path.name}"
+    store, bucket = new_url("postgres", tmp_path, own_server=True), s3.new_place()
     with SandboxServer(phases=Phases(0.02, 0.05, 0.02, 0.02)) as sandbox, hosts("one", "two") as bridge:
         database = bridge.forward(f"{store.partition('host=')[2].partition('&')[0]}/.s.PGSQL.5432")
         s3_port, provider = (bridge.forward(address_of(url)) for url in (s3.endpoint, sandbox.base_url))

@@ -23,7 +23,7 @@ from .conftest import World
 @pytest.fixture
 def world(tmp_path: Path, sandbox_config: SandboxConfig, store_url: str, s3: S3Server) -> Iterator[World]:
     with SandboxServer(sandbox_config) as server:
-        made = World(server, tmp_path, store_url, f"{s3.url}/{tmp_path.name}")
+        made = World(server, tmp_path, store_url, s3.new_place())
         yield made
         assert check_invariants(made.runner()) == []
 
@@ -47,8 +47,9 @@ def test_an_export_to_a_bucket_is_whole_and_lets_raw_files_be_pruned(world: Worl
     raw = [key for key in there(world, s3) if key.endswith("_output.jsonl")]
     with pytest.raises(ValueError, match="never exported"):
         runner.prune_artifacts("r", include_raw_output_artifacts=True)
-    done = runner.export_artifacts("r", destination_dir=f"{s3.url}/archive-{world.folder.name}/")
-    assert done.destination_dir == f"{s3.url}/archive-{world.folder.name}/r"
+    archive = s3.new_place()
+    done = runner.export_artifacts("r", destination_dir=f"{archive}/")
+    assert done.destination_dir == f"{archive}/r"
     manifest = json.loads(open_artifacts(done.destination_dir).read_text("manifest.json"))
     assert set(manifest["output_artifact_paths"]) == set(raw)
     assert len(open_artifacts(done.destination_dir).read_text("results.jsonl").splitlines()) == 4

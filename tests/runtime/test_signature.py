@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ Maker = Callable[..., BatchRunner]
 
 @pytest.fixture(params=["folder", "memory"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return str(tmp_path / "shared") if request.param == "folder" else f"memory://{tmp_path.name}"
+    return str(tmp_path / "shared") if request.param == "folder" else f"memory://{uuid.uuid4().hex}"
 
 
 @pytest.fixture

@@ -47,6 +47,10 @@ class S3Server:
             "AWS_ENDPOINT_URL": endpoint or self.endpoint,
         }
 
+    def new_place(self) -> str:
+        """A URL below which nothing is."""
+        return f"{self.url}/{uuid.uuid4().hex[:12]}"
+
     def keys(self, prefix: str | None = None) -> list[str]:
         """What is in the bucket, asked past our own code."""
         store = _store(self.endpoint)
