@@ -41,7 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     home = begin_session()
     if "TMPDIR" not in os.environ and config.option.basetemp is None:
-        # An upper folder of one letter: sockets lie below, and their paths may have some hundred.
+        # One letter is enough: sockets lie below it, and their paths may have about a hundred.
         os.environ["TMPDIR"], config.option.basetemp = str(home), home / "t"
         tempfile.tempdir = None
 

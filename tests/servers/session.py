@@ -47,11 +47,14 @@ def open_folder(folder: Path) -> Path:
     for other in folder.parent.glob(f"{folder.name.rpartition('-')[0]}-*"):
         if other not in _held:
             end_if_dead(other)
-    folder.mkdir()
+    # It gets its name with its lock: a session that begins beside this one would take it for a dead one's.
+    unlocked = folder.with_name(f".{folder.name}")
+    unlocked.mkdir()
     # Another user runs the database, whatever the umask of this one is.
-    folder.chmod(0o755)
-    lock = (folder / _LOCK).open("w")
+    unlocked.chmod(0o755)
+    lock = (unlocked / _LOCK).open("w")
     fcntl.lockf(lock, fcntl.LOCK_EX)
+    unlocked.rename(folder)
     _held[folder] = lock
     return folder
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,6 +61,23 @@ def test_the_database_of_a_killed_session_ends_and_leaves_nothing(number: int) -
     end(process, number)
     await_gone(folder)
     assert session._servers(folder) == []
+
+
+def test_a_session_that_begins_beside_another_leaves_its_folder_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, other = fcntl.lockf, tmp_path / "batchor-other"
+
+    def lock_late(*given: Any) -> None:
+        monkeypatch.undo()
+        end(begin(_UNWATCHED, str(other))[0], signal.SIGKILL)
+        lock(*given)
+
+    monkeypatch.setattr(fcntl, "lockf", lock_late)
+    mine = session.open_folder(tmp_path / "batchor-mine")
+    assert {path.name for path in mine.iterdir()} == {"session"}
+    assert session.end_if_dead(other)
+    session.close_folder(mine)
 
 
 def test_the_next_session_ends_what_a_dead_one_left_and_nothing_of_a_living_one(tmp_path: Path) -> None:
