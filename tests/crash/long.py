@@ -32,6 +32,8 @@ def main() -> int:
     began = time.monotonic()
     print(f"seed {seed}", flush=True)
     with ExitStack() as stack:
+        begin_session()
+        stack.callback(end_session)
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="batchor-torture-"))
         sandbox = stack.enter_context(new_sandbox())
         artifacts = ""
@@ -39,15 +41,11 @@ def main() -> int:
             s3 = stack.enter_context(s3_server())
             os.environ.update(s3.environment())
             artifacts = s3.url
-        begin_session()
-        try:
-            torture = Torture(sandbox, Path(folder), seed, kind=options.store, artifacts=artifacts)
-            torture.go(options.kills, all_points=True)
-            for name, value in torture.report().items():
-                print(f"{name}: {value}")
-            problems = torture.problems()
-        finally:
-            end_session()
+        torture = Torture(sandbox, Path(folder), seed, kind=options.store, artifacts=artifacts)
+        torture.go(options.kills, all_points=True)
+        for name, value in torture.report().items():
+            print(f"{name}: {value}")
+        problems = torture.problems()
     problems += [f"the crash point {point} was never hit" for point in POINTS if not torture.kills[point]]
     print("\n".join(problems) or "the books agree", f"({time.monotonic() - began:.0f} s)")
     return 1 if problems else 0

@@ -59,8 +59,8 @@ class S3Server:
 
 @contextmanager
 def s3_server() -> Generator[S3Server]:
-    """Start a server with an empty bucket."""
-    with _own_folder() as folder:
+    """Start a server with an empty bucket, in this session's folder."""
+    with tempfile.TemporaryDirectory(prefix="s3-", dir=session.home(), ignore_cleanup_errors=True) as folder:
         port, master, volume, filer, *grpc = _free_ports(8)
         identity = {"name": "test", "credentials": [{"accessKey": KEY_ID, "secretKey": SECRET}], "actions": ["Admin"]}
         config = Path(folder, "s3.json")
@@ -91,17 +91,6 @@ def s3_server() -> Generator[S3Server]:
             finally:
                 os.kill(process.pid, signal.SIGKILL)
                 process.wait()
-
-
-@contextmanager
-def _own_folder() -> Generator[Path]:
-    """A folder that goes with this process."""
-    folder = session.open_folder(Path(tempfile.gettempdir()) / f"batchor-s3-{uuid.uuid4().hex[:8]}")
-    session.watch(folder)
-    try:
-        yield folder
-    finally:
-        session.close_folder(folder)
 
 
 def _die_with_parent() -> None:
